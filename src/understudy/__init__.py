@@ -1,0 +1,3 @@
+"""Understudy: something expensive turned into something cheap that can be trusted."""
+
+__version__ = "0.1.0"

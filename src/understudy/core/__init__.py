@@ -1,0 +1,1 @@
+"""Ground floor: the few contracts that everything speaks."""

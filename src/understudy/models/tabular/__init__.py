@@ -1,0 +1,1 @@
+"""Surrogates of tables: one file a member of the portfolio."""

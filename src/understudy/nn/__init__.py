@@ -1,0 +1,1 @@
+"""Layers, kernels and blocks that more than one model uses."""

@@ -1,0 +1,1 @@
+"""One module a system: the claim of its paper, measured."""
