@@ -57,7 +57,7 @@ bench: .venv/.installed ## measure `understudy fit` against its peers
 			echo 'Understudy needs Python 3.11 or newer, and none was found as python3, python3.13, python3.12 or python3.11: install one, or name it with make PYTHON=/path/to/python.' >&2; exit 2; \
 		fi; \
 		printf '\033[1m== %s\033[0m\n' "Creating .venv with $$($(PYTHON) --version)"; \
-		$(PYTHON) -m venv .venv || { rm -rf .venv; echo 'The virtual environment could not be made: on Debian and Ubuntu, install the package python3-venv.' >&2; exit 2; }; \
+		$(PYTHON) -m venv .venv || { echo 'The virtual environment could not be made: on Debian and Ubuntu, install the package python3-venv.' >&2; exit 2; }; \
 	fi
 	$(say) 'Installing Understudy and its pinned dependencies into .venv (minutes the first time; PyTorch is the large one)'
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
