@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
-
 import pytest
-import torch
 from hypothesis import settings
 
-torch.set_num_threads(1)
+# Read when a numerical library loads, here and in the programs that tests start.
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[variable] = "1"
+
 settings.register_profile("understudy", deadline=None, derandomize=True)
 settings.load_profile("understudy")
+
+
+def pytest_configure() -> None:
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
