@@ -62,15 +62,20 @@ class Surrogate(RegressorMixin, BaseEstimator):
 
     def _fit_folds(self, U: Tensor, Z: Tensor, folds: NDArray[np.int_]) -> Predictive:
         parts, order = [], []
-        for fold in np.unique(folds):
+        for fold in np.unique(folds[folds >= 0]):
             inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
             member = clone(self)
             member._fit(U[inside], Z[inside])
-            parts.append(member._predictive(U[outside]))
+            parts.append(member._predictive_chunks(U[outside]))
             order.append(outside)
         self._fit(U, Z)
         back = torch.from_numpy(np.argsort(np.concatenate(order)))
         return Predictive.concatenate(parts)[back]
+
+    @torch.no_grad()
+    def _predictive_chunks(self, U: Tensor) -> Predictive:
+        parts = [self._predictive(rows) for rows in U.split(self.chunk_rows)]
+        return parts[0] if len(parts) == 1 else Predictive.concatenate(parts)
 
     # -- what a user calls --------------------------------------------------------------------
 
@@ -90,12 +95,12 @@ class Surrogate(RegressorMixin, BaseEstimator):
         X : array (n, d)
         y : array (n,) or (n, m)
         folds : int array (n,)
-            Fold of each row; at least two different.
+            Fold of each row; rows with -1 are never held out.
 
         Returns
         -------
         Predictive
-            Of n rows and m outputs, in the units of y.
+            Of the rows with a fold, in their order, and m outputs, in the units of y.
         """
         U, Z = self._start(X, y)
         return self._fit_folds(U, Z, np.asarray(folds)).affine(self._y_shift, self._y_scale)
@@ -111,10 +116,8 @@ class Surrogate(RegressorMixin, BaseEstimator):
     @torch.no_grad()
     def predictive(self, X: ArrayLike) -> Predictive:
         """Marginal predictive distribution of new observations at X (n, d), in chunks."""
-        rows = torch.from_numpy(self._checked(X)).split(self.chunk_rows)
-        parts = [self._predictive(self._scaled(part)) for part in rows]
-        whole = parts[0] if len(parts) == 1 else Predictive.concatenate(parts)
-        return whole.affine(self._y_shift, self._y_scale)
+        scaled = self._scaled(torch.from_numpy(self._checked(X)))
+        return self._predictive_chunks(scaled).affine(self._y_shift, self._y_scale)
 
     def posterior(self, X: Tensor, observation_noise: bool = False) -> Posterior:
         """Joint posterior at X (*batch, q, d), differentiable in X.
