@@ -144,11 +144,18 @@ class Predictive:
 
     def crps(self, y: Tensor) -> Tensor:
         """Continuous ranked probability score of observations (n, m), per cell (n, m)."""
-        first = (self.weight * _expected_distance(y - self.loc, self.scale)).sum(0)
-        weight = self._full_weight()
-        second = torch.zeros_like(first)
-        for k in range(self.loc.shape[0]):
-            spread = (self.scale.square() + self.scale[k].square()).sqrt()
-            distance = _expected_distance(self.loc - self.loc[k], spread)
-            second += weight[k] * (weight * distance).sum(0)
-        return first - 0.5 * second
+        return self.distance_to(y) - 0.5 * self.expected_distance(self)
+
+    def distance_to(self, y: Tensor) -> Tensor:
+        """Expected absolute distance E|Y - y| to points (n, m), per cell (n, m)."""
+        return (self.weight * _expected_distance(y - self.loc, self.scale)).sum(0)
+
+    def expected_distance(self, other: Predictive) -> Tensor:
+        """Expected absolute distance E|Y - Y'| of independent draws, per cell (n, m)."""
+        weight = other._full_weight()
+        total = torch.zeros_like(self.loc[0])
+        for k in range(other.loc.shape[0]):
+            spread = (self.scale.square() + other.scale[k].square()).sqrt()
+            distance = _expected_distance(self.loc - other.loc[k], spread)
+            total += weight[k] * (self.weight * distance).sum(0)
+        return total
