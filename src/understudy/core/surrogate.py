@@ -62,15 +62,22 @@ class Surrogate(RegressorMixin, BaseEstimator):
 
     def _fit_folds(self, U: Tensor, Z: Tensor, folds: NDArray[np.int_]) -> Predictive:
         parts, order = [], []
-        for fold in np.unique(folds[folds >= 0]):
+        kinds = np.unique(folds[folds >= 0])
+        for fold in kinds:
             inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            member = clone(self)
+            member = self._with_share_of_time(len(kinds) + 1)
             member._fit(U[inside], Z[inside])
             parts.append(member._predictive_chunks(U[outside]))
             order.append(outside)
         self._fit(U, Z)
         back = torch.from_numpy(np.argsort(np.concatenate(order)))
         return Predictive.concatenate(parts)[back]
+
+    def _with_share_of_time(self, fits: int) -> Self:
+        """Return an unfitted copy that takes its share of the time limit, where there is one."""
+        copy = clone(self)
+        limit = self.get_params(deep=False).get("max_seconds")
+        return copy if limit is None else copy.set_params(max_seconds=limit / fits)
 
     @torch.no_grad()
     def _predictive_chunks(self, U: Tensor) -> Predictive:
