@@ -1,0 +1,137 @@
+"""From a table of runs to a calibrated surrogate."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from understudy.core.errors import UserError
+from understudy.core.progress import Listener
+from understudy.data.readers import read_table
+from understudy.data.table import Table, encode_new, prepare
+from understudy.models.tabular.fitted import FittedSurrogate
+from understudy.models.tabular.training import Unseen, train
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def fit(
+    data: pd.DataFrame | str | Path,
+    targets: str | Sequence[str],
+    *,
+    inputs: str | Sequence[str] | None = None,
+    drop: str | Sequence[str] = (),
+    budget: float | str = 120.0,
+    metric: str = "nlpd",
+    test: float | str | pd.DataFrame | Path | None = None,
+    seed: int = 0,
+    drop_invalid: bool = False,
+    members: Sequence[str] | None = None,
+    listener: Listener | None = None,
+) -> FittedSurrogate:
+    """Learn a calibrated surrogate from a table of runs.
+
+    Parameters
+    ----------
+    data : DataFrame or path
+        One run a row: input and target columns. Paths may be CSV, TSV, Parquet or NPZ.
+    targets : str or sequence of str
+        Columns to predict, numeric.
+    inputs : str or sequence of str, optional
+        Columns to predict from; by default all that are neither targets nor dropped.
+    drop : str or sequence of str
+        Columns to leave out (identifiers, comments).
+    budget : float or str
+        Time limit in seconds, or as text: "90s", "2m", "1h".
+    metric : {"nlpd", "rmse", "crps"}
+        What selection minimises on unseen rows: negative log predictive density, root mean
+        squared error, or continuous ranked probability score.
+    test : float in (0, 1), path or DataFrame, optional
+        Share of the rows, or a table, kept aside to score the result; not learnt from.
+    seed : int
+        Of every random choice; same seed, same result where the budget does not bind.
+    drop_invalid : bool
+        Drop rows with infinite values in place of refusing the table.
+    members : sequence of str, optional
+        Names of the candidates to consider; the whole portfolio by default.
+    listener : callable, optional
+        Receives a `Progress` at every step.
+
+    Returns
+    -------
+    FittedSurrogate
+
+    Raises
+    ------
+    UserError
+        Where the table or an option cannot be used, with one sentence that says why.
+    """
+    seconds = parse_budget(budget)
+    source = str(Path(data).name) if isinstance(data, str | Path) else "DataFrame"
+    frame = read_table(data) if isinstance(data, str | Path) else data
+    table = prepare(
+        frame, _names(targets), _names(inputs), _names(drop) or (), drop_invalid=drop_invalid
+    )
+    table, unseen = _split(table, test, seed)
+    model = FittedSurrogate(budget=seconds, metric=metric, members=members, seed=seed)
+    return train(model, table, unseen, listener, source)
+
+
+def parse_budget(budget: float | str) -> float:
+    """Seconds of a budget such as 120, "90s", "2m" or "1h"."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", str(budget).lower())
+    if match is None or match[2] not in _UNITS or float(match[1]) <= 0.0:
+        raise UserError(f"a budget is a positive time such as 90s, 2m or 1h, got {budget!r}")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _names(value: str | Sequence[str] | None) -> list[str] | None:
+    if value is None:
+        return None
+    return [value] if isinstance(value, str) else [str(name) for name in value]
+
+
+def _split(
+    table: Table, test: float | str | pd.DataFrame | Path | None, seed: int
+) -> tuple[Table, Unseen | None]:
+    if test is None:
+        return table, None
+    share = _share(test)
+    if share is None:
+        frame = test if isinstance(test, pd.DataFrame) else read_table(Path(str(test)))
+        return table, _unseen(table, frame)
+    count = round(share * len(table.X))
+    if not 0.0 < share < 1.0 or count < 1 or len(table.X) - count < 5:
+        raise UserError(
+            f"test must leave rows on both sides, got {share} of {len(table.X)} rows; "
+            "give a fraction such as 0.2 or a table"
+        )
+    order = np.random.default_rng(seed).permutation(len(table.X))
+    held, kept = np.sort(order[:count]), np.sort(order[count:])
+    unseen = Unseen(table.X[held], table.Y[held], table.rows[held])
+    return table.take(kept), unseen
+
+
+def _share(test: float | str | pd.DataFrame | Path) -> float | None:
+    if isinstance(test, pd.DataFrame | Path):
+        return None
+    try:
+        return float(test)
+    except ValueError:
+        return None
+
+
+def _unseen(table: Table, frame: pd.DataFrame) -> Unseen:
+    missing = [target for target in table.targets if target not in frame.columns]
+    if missing:
+        raise UserError(f"the test table has no column {missing[0]!r}")
+    Y = frame[list(table.targets)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
+    complete = np.isfinite(Y).all(axis=1)
+    if not complete.any():
+        raise UserError("no row of the test table has a number in every target")
+    X = encode_new(table.space, frame, table.fill)
+    return Unseen(X[complete], Y[complete], np.flatnonzero(complete))

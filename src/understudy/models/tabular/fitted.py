@@ -1,0 +1,393 @@
+"""The result of `understudy.fit`: a stack of calibrated surrogates of one table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from understudy.core import artifact
+from understudy.core.errors import UserError
+from understudy.core.predictive import Predictive
+from understudy.core.space import Space
+from understudy.core.surrogate import Surrogate
+from understudy.core.warp import Identity, Warp, WarpedPredictive, warp_from_json
+from understudy.data.table import Note, encode_new
+from understudy.models.tabular.conformal import LEVELS, Conformal
+from understudy.models.tabular.evaluation import Marginals
+
+if TYPE_CHECKING:
+    from botorch.posteriors import Posterior
+
+KIND = "surrogate"
+
+
+class FittedSurrogate(Surrogate):
+    """A weighted stack of surrogates with conformal intervals, for one table.
+
+    Inputs are in the code units of `space`: numbers as they are, categories by their index
+    (`space.encode` turns a DataFrame into them). As any scikit-learn regressor it can also be
+    made by hand and fitted to arrays.
+
+    Parameters
+    ----------
+    budget : float
+        Seconds that fitting may take.
+    metric : {"nlpd", "rmse", "crps"}
+        What selection and stacking minimise on rows that a model has not seen.
+    members : sequence of str, optional
+        Names of the candidates to consider; the whole portfolio by default.
+    seed : int
+        Of every random choice.
+
+    Attributes
+    ----------
+    space : Space
+        Names, kinds and ranges of the inputs.
+    targets : tuple of str
+        Names of the outputs.
+    members_ : list of (str, Surrogate)
+        The models in the stack.
+    weights_ : Tensor (J, m)
+        Share of each model in each output.
+    warps : tuple of Warp
+        Transform of each output.
+    leaderboard, evaluation, held_out, training : DataFrame
+        How the candidates compare; scores; predictions of unseen rows; the table learnt from.
+    notes : tuple of Note
+        What was noticed in the table.
+    settings : dict
+        How it was made: rows, seconds, seed, versions.
+    """
+
+    def __init__(
+        self,
+        *,
+        budget: float = 120.0,
+        metric: str = "nlpd",
+        members: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.budget = budget
+        self.metric = metric
+        self.members = members
+        self.seed = seed
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Fit to arrays: numeric inputs X (n, d) and outputs y (n,) or (n, m)."""
+        from understudy.models.tabular.training import train_on_arrays
+
+        self._start(X, y)  # scikit-learn's checks and attributes
+        train_on_arrays(self, np.asarray(X, dtype=np.float64), np.asarray(y, dtype=np.float64))
+        return self
+
+    # -- predictions --------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def predictive(self, X: ArrayLike) -> Marginals:  # type: ignore[override]
+        """Marginal distribution of new observations at X (n, d) code units, in output units."""
+        parts = [self._latent(rows) for rows in self._rows(X)]
+        whole = parts[0] if len(parts) == 1 else Predictive.concatenate(parts)
+        return self._in_output_units(whole)
+
+    def predict(
+        self, X: ArrayLike, return_std: bool = False
+    ) -> NDArray[np.float64] | tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean of new observations at X (n, d) code units; with its standard deviation if asked."""
+        means, deviations = [], []
+        for rows in self._rows(X):
+            marginals = self._in_output_units(self._latent(rows))
+            means.append(marginals.mean)
+            deviations.append(marginals.sd if return_std else marginals.mean[:0])
+        mean = self._shaped(torch.cat(means))
+        return (mean, self._shaped(torch.cat(deviations))) if return_std else mean
+
+    @torch.no_grad()
+    def intervals(
+        self, X: ArrayLike, levels: Sequence[float] = LEVELS
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Calibrated intervals of new observations at X (n, d) code units.
+
+        Returns
+        -------
+        tuple of ndarray (l, n, m)
+            Lower and upper ends for each of the l coverage levels in (0, 1).
+        """
+        bad = [level for level in levels if not 0.0 < level < 1.0]
+        if bad:
+            raise UserError(f"an interval level must lie between 0 and 1, got {bad[0]}")
+        ends = [self._ends(self._in_output_units(self._latent(r)), levels) for r in self._rows(X)]
+        lower, upper = zip(*ends, strict=True)
+        return torch.cat(lower, dim=1).numpy(), torch.cat(upper, dim=1).numpy()
+
+    def predict_table(self, data: pd.DataFrame) -> pd.DataFrame:
+        """Predict the rows of a table that has the input columns.
+
+        Returns
+        -------
+        DataFrame
+            For each target ``y_mean``, ``y_sd`` and ``y_lower_50``, ``y_upper_50``, ... for the
+            levels 50, 80, 90 and 95; and ``extrapolation``, the names of the inputs that lie
+            outside the training range ("" where none does). Indexed as the data.
+        """
+        X = encode_new(self.space, data, self.fill)
+        columns: dict[str, list[NDArray[np.float64]]] = {}
+        for rows in self._rows(X):
+            for name, values in self._columns(rows).items():
+                columns.setdefault(name, []).append(values)
+        table = pd.DataFrame({k: np.concatenate(v) for k, v in columns.items()}, index=data.index)
+        outside = self.space.outside(X)
+        names = np.asarray(self.space.names, dtype=object)
+        table["extrapolation"] = [", ".join(names[row]) for row in outside]
+        return table
+
+    def _columns(self, rows: Tensor) -> dict[str, NDArray[np.float64]]:
+        with torch.no_grad():
+            marginals = self._in_output_units(self._latent(rows))
+            mean, sd = marginals.mean, marginals.sd
+            lower, upper = self._ends(marginals, LEVELS)
+        columns = {}
+        for j, target in enumerate(self.targets):
+            columns[f"{target}_mean"] = mean[:, j].numpy()
+            columns[f"{target}_sd"] = sd[:, j].numpy()
+            for at, level in enumerate(LEVELS):
+                columns[f"{target}_lower_{level * 100:.0f}"] = lower[at, :, j].numpy()
+                columns[f"{target}_upper_{level * 100:.0f}"] = upper[at, :, j].numpy()
+        return columns
+
+    def posterior(self, X: Tensor, observation_noise: bool = False) -> Posterior:
+        """Joint posterior at X (*batch, q, d) code units, differentiable in numeric inputs."""
+        from botorch.posteriors.transformed import TransformedPosterior
+
+        from understudy.core.posterior import MixturePosterior
+
+        features = self.space.features(X.to(torch.float64))
+        parts = [member.posterior(features, observation_noise) for _, member in self.members_]
+        mixture = parts[0] if len(parts) == 1 else MixturePosterior(parts, self.weights_)
+        if self._is_plain and bool((self._factor == 1.0).all()):
+            return mixture
+        mean = mixture.mean
+
+        def outputs(z: Tensor) -> Tensor:
+            spread = mean + self._factor * (z - mean)
+            columns = [warp.inverse(spread[..., j]) for j, warp in enumerate(self.warps)]
+            return torch.stack(columns, dim=-1)
+
+        def moments(z_mean: Tensor, z_variance: Tensor) -> WarpedPredictive | Predictive:
+            shape = (-1, z_mean.shape[-1])
+            sd = self._factor * z_variance.clamp_min(1e-30).sqrt()
+            gaussian = Predictive.gaussian(z_mean.reshape(shape), sd.reshape(shape))
+            return self._with_warps(gaussian)
+
+        return TransformedPosterior(
+            mixture,
+            sample_transform=outputs,
+            mean_transform=lambda m, v: moments(m, v).mean.reshape(m.shape),
+            variance_transform=lambda m, v: moments(m, v).sd.square().reshape(m.shape),
+        )
+
+    def slices(self, points: int = 41) -> pd.DataFrame:
+        """Predictions along each input, the others at their median (or most frequent level).
+
+        Returns
+        -------
+        DataFrame
+            Long: target, input, value, mean, lower_90, upper_90.
+        """
+        encoded = self.space.encode(self.training[self.space.names])
+        centre = np.median(encoded, axis=0)
+        for k, item in enumerate(self.space):
+            if hasattr(item, "choices"):
+                centre[k] = np.bincount(encoded[:, k].astype(int)).argmax()
+        return pd.concat([self._slice(k, centre, points) for k in range(len(self.space))])
+
+    def _slice(self, k: int, centre: NDArray[np.float64], points: int) -> pd.DataFrame:
+        item = self.space[self.space.names[k]]
+        unit = torch.linspace(0.0, 1.0, points, dtype=torch.float64)
+        grid = self.space.from_unit(unit.unsqueeze(1).expand(-1, len(self.space)))[:, k].numpy()
+        if hasattr(item, "choices"):
+            grid = np.arange(len(item.choices), dtype=np.float64)
+        X = np.tile(centre, (len(grid), 1))
+        X[:, k] = grid
+        lower, upper = self.intervals(X, (0.9,))
+        mean = torch.as_tensor(self.predict(X)).reshape(len(grid), -1).numpy()
+        value = self.space.decode(X)[item.name].to_numpy()
+        return pd.concat(
+            [
+                pd.DataFrame(
+                    {
+                        "target": target,
+                        "input": item.name,
+                        "value": value,
+                        "mean": mean[:, j],
+                        "lower_90": lower[0, :, j],
+                        "upper_90": upper[0, :, j],
+                    }
+                )
+                for j, target in enumerate(self.targets)
+            ]
+        )
+
+    def sensitivity(self, n: int = 1024, seed: int = 0) -> pd.DataFrame:
+        """Sobol first and total indices of every input for every target, with 95 % intervals.
+
+        Parameters
+        ----------
+        n : int
+            Base samples, a power of two; the surrogate is evaluated n (d + 2) times.
+        seed : int
+            Of the quasi-random design.
+        """
+        from understudy.models.tabular.sensitivity import sobol_indices
+
+        def mean(X: Tensor) -> NDArray[np.float64]:
+            return np.asarray(self.predict(X)).reshape(len(X), -1)
+
+        table = sobol_indices(mean, self.space, n=n, seed=seed)
+        table["target"] = [self.targets[int(j)] for j in table["target"]]
+        self.sensitivity_ = table
+        return table
+
+    # -- on disk ------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> Path:
+        """Write this surrogate to one ``.us`` file (no pickle, no code)."""
+        heads, tensors = [], {}
+        for at, (name, member) in enumerate(self.members_):
+            head, state = member.state()
+            heads.append({"name": name, **head})
+            tensors.update({f"member.{at}.{key}": value for key, value in state.items()})
+        tensors |= {"weights": self.weights_, "factor": self._factor}
+        tensors["conformal.radius"] = self._conformal.radius
+        manifest = {
+            "kind": KIND,
+            "params": {**self.get_params(deep=False), "members": _listed(self.members)},
+            "space": json.loads(self.space.to_json()),
+            "fill": self.fill,
+            "targets": list(self.targets),
+            "members": heads,
+            "warps": [warp.to_json() for warp in self.warps],
+            "conformal": {"levels": list(self._conformal.levels), "rows": self._conformal.rows},
+            "one_dimensional": self._one_dimensional,
+            "notes": [note.to_json() for note in self.notes],
+            "settings": self.settings,
+        }
+        tables = {
+            "leaderboard": self.leaderboard,
+            "evaluation": self.evaluation,
+            "held_out": self.held_out,
+            "training": self.training,
+        }
+        if self.sensitivity_ is not None:
+            tables["sensitivity"] = self.sensitivity_
+        return artifact.write(Path(path), manifest, tensors, tables)
+
+    @classmethod
+    def load(cls, path: str | Path) -> FittedSurrogate:
+        """Read a surrogate from a ``.us`` file."""
+        from understudy.models.tabular.portfolio import MODELS
+
+        stored = artifact.read(Path(path))
+        manifest, tensors = stored.manifest, stored.tensors
+        if manifest.get("kind") != KIND:
+            raise UserError(f"{path} holds a {manifest.get('kind')!r}, not a surrogate of a table")
+        model = cls(**manifest["params"])
+        members = []
+        for at, head in enumerate(manifest["members"]):
+            if head["class"] not in MODELS:
+                raise UserError(f"{path} needs a model this version has not: {head['class']!r}")
+            prefix = f"member.{at}."
+            state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            members.append((head["name"], MODELS[head["class"]].from_state(head, state)))
+        conformal = manifest["conformal"]
+        radius = tensors["conformal.radius"]
+        model._become(
+            space=Space.from_json(json.dumps(manifest["space"])),
+            fill=manifest["fill"],
+            targets=tuple(manifest["targets"]),
+            members=members,
+            weights=tensors["weights"],
+            warps=tuple(warp_from_json(text) for text in manifest["warps"]),
+            factor=tensors["factor"],
+            conformal=Conformal(tuple(conformal["levels"]), radius, conformal["rows"]),
+            one_dimensional=manifest["one_dimensional"],
+        )
+        model.notes = tuple(Note.from_json(text) for text in manifest["notes"])
+        model.settings = manifest["settings"]
+        model.leaderboard = stored.tables["leaderboard"]
+        model.evaluation = stored.tables["evaluation"]
+        model.held_out = stored.tables["held_out"]
+        model.training = stored.tables["training"]
+        model.sensitivity_ = stored.tables.get("sensitivity")
+        return model
+
+    # -- plumbing -----------------------------------------------------------------------------
+
+    def _become(
+        self,
+        *,
+        space: Space,
+        fill: dict[str, Any],
+        targets: tuple[str, ...],
+        members: list[tuple[str, Surrogate]],
+        weights: Tensor,
+        warps: tuple[Warp, ...],
+        factor: Tensor,
+        conformal: Conformal,
+        one_dimensional: bool,
+    ) -> None:
+        """Take the fitted state."""
+        self.space, self.fill, self.targets = space, fill, targets
+        self.members_, self.weights_, self.warps = members, weights, warps
+        self._factor, self._conformal = factor, conformal
+        self._one_dimensional = one_dimensional
+        self.n_features_in_, self.n_outputs_ = len(space), len(targets)
+        self.sensitivity_: pd.DataFrame | None = None
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs."""
+        return self.space.names
+
+    @property
+    def _is_plain(self) -> bool:
+        return all(isinstance(warp, Identity) for warp in self.warps)
+
+    def _rows(self, X: ArrayLike) -> tuple[Tensor, ...]:
+        return torch.from_numpy(self._checked(X)).split(self.chunk_rows)
+
+    def _latent(self, rows: Tensor) -> Predictive:
+        """Stacked and widened predictive of (transformed) outputs at a chunk of rows."""
+        features = self.space.features(rows).numpy()
+        parts = [member.predictive(features) for _, member in self.members_]
+        return Predictive.stack(parts, self.weights_).widened(self._factor)
+
+    def _with_warps(self, latent: Predictive) -> WarpedPredictive | Predictive:
+        return latent if self._is_plain else WarpedPredictive(latent, self.warps)
+
+    def _in_output_units(self, latent: Predictive) -> Marginals:
+        return self._with_warps(latent)
+
+    def _ends(self, marginals: Marginals, levels: Sequence[float]) -> tuple[Tensor, Tensor]:
+        low, high = self._conformal.probabilities(tuple(levels))
+        rows, outputs = marginals.mean.shape
+        shape = (len(levels), rows, outputs)
+        both = torch.cat([low.unsqueeze(1).expand(shape), high.unsqueeze(1).expand(shape)])
+        ends = marginals.quantile(both)
+        return ends[: len(levels)], ends[len(levels) :]
+
+
+def _listed(members: Sequence[str] | None) -> list[str] | None:
+    return None if members is None else list(members)
+
+
+def load(path: str | Path) -> FittedSurrogate:
+    """Read a surrogate from a ``.us`` file."""
+    return FittedSurrogate.load(path)
