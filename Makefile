@@ -41,7 +41,7 @@ check: .venv/.installed ## lint, format, types, and the floors of the architectu
 
 docs: .venv/.installed ## build the documentation into site/
 	$(say) 'Building the documentation into site/ (mkdocs --strict)'
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench-setup: .venv/.installed ## give each peer of the benchmarks its own environment
 	$(say) 'Making one environment per peer in .bench/ (several minutes)'
