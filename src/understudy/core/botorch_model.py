@@ -53,7 +53,9 @@ class SurrogateModel(Model):
         **kwargs: Any,
     ) -> Posterior:
         """Joint posterior at X (*batch, q, d)."""
-        chosen = self.outputs if output_indices is None else [self.outputs[i] for i in output_indices]
+        chosen = (
+            self.outputs if output_indices is None else [self.outputs[i] for i in output_indices]
+        )
         posterior = self.surrogate.posterior(X, observation_noise=bool(observation_noise))
         if chosen != list(range(self.surrogate.n_outputs_)):
             posterior = _some_outputs(posterior, chosen)

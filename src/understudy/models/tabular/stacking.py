@@ -94,7 +94,9 @@ def squared_error_weights(means: Tensor, y: Tensor) -> Tensor:
     quadratic = torch.einsum("inm,jnm->mij", residual, residual) / len(y)
     scale = quadratic.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-300)
     models = len(means)
-    return quadratic_weights(quadratic / scale[:, None, None], quadratic.new_zeros(len(scale), models))
+    return quadratic_weights(
+        quadratic / scale[:, None, None], quadratic.new_zeros(len(scale), models)
+    )
 
 
 def crps_weights(distance: Tensor, spread: Tensor) -> Tensor:

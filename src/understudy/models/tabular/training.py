@@ -34,7 +34,7 @@ from understudy.models.tabular.race import Contender, Race, assign_folds
 METRICS = ("nlpd", "rmse", "crps")
 _KEPT_ROWS = 2_000
 _NESTED_FOLDS = 5
-_FACTORS = torch.logspace(-0.5, 0.5, 41, base=10.0, dtype=torch.float64)
+_FACTORS = torch.logspace(-0.5, 1.0, 61, base=10.0, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,9 @@ def train_on_arrays(
     upper = np.where(upper > lower, upper, lower + 1.0)
     bounds = zip(lower.tolist(), upper.tolist(), strict=True)
     names = getattr(model, "feature_names_in_", [f"x{k}" for k in range(X.shape[1])])
-    space = Space(tuple(Continuous(str(n), lo, hi) for n, (lo, hi) in zip(names, bounds, strict=True)))
+    space = Space(
+        tuple(Continuous(str(n), lo, hi) for n, (lo, hi) in zip(names, bounds, strict=True))
+    )
     table = Table(
         space=space,
         X=X,
@@ -213,9 +215,7 @@ def _weight_learner(
         )
     if metric == "crps":
         distance = torch.stack([part.distance_to(z) for part in parts])
-        among = torch.stack(
-            [torch.stack([a.expected_distance(b) for b in parts]) for a in parts]
-        )
+        among = torch.stack([torch.stack([a.expected_distance(b) for b in parts]) for a in parts])
         own = distance - 0.5 * torch.diagonal(among, dim1=0, dim2=1).permute(2, 0, 1)
         return _Learner(
             stack=lambda r: stacking.pruned(
@@ -238,7 +238,9 @@ def _weight_learner(
 
 def _mixture(parts: list[Predictive], weights: Tensor) -> Predictive:
     """Mixture with weights (J, n, m) that differ from row to row."""
-    weight = torch.cat([w * p.weight.expand(p.loc.shape) for w, p in zip(weights, parts, strict=True)])
+    weight = torch.cat(
+        [w * p.weight.expand(p.loc.shape) for w, p in zip(weights, parts, strict=True)]
+    )
     loc = torch.cat([part.loc for part in parts])
     return Predictive(loc, torch.cat([part.scale for part in parts]), weight)
 
@@ -287,7 +289,6 @@ def _leaderboard(
 ) -> pd.DataFrame:
     """Cross-validated scores of all candidates, averaged over outputs in standardised units."""
     y = torch.from_numpy(Y)
-    metric = {"nlpd": "nlpd", "rmse": "rmse", "crps": "crps"}
     rows = []
     for contender, weight in zip(race.contenders, blend.weights, strict=True):
         marginals = _in_units(contender.out_of_fold, warps)
@@ -316,7 +317,6 @@ def _leaderboard(
         if standing.status not in ("done", "running", "waiting"):
             status = f"{standing.status}: {standing.reason}".rstrip(": ")
             rows.append({"name": standing.name, "weight": 0.0, "status": status})
-    del metric
     return pd.DataFrame(rows)
 
 
