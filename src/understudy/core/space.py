@@ -19,7 +19,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
@@ -43,13 +43,19 @@ LOG_FLOOR = 1e-6  # of the lower bound: stands for what a logarithm cannot take
 TRUTH = {"true": True, "yes": True, "false": False, "no": False}
 
 
-def nearest(name: object, known: list[str] | tuple[str, ...]) -> str:
-    """Say which known name is meant: ``"; did you mean 'x'?"`` or what there is."""
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    listed = ", ".join(repr(k) for k in known[:8]) + (", ..." if len(known) > 8 else "")
-    return f"; there are {listed}" if listed else "; there are none"
+def nearest(name: object, known: Sequence[str]) -> str:
+    """Say which known name is meant, or which there are, to end a sentence with."""
+    there_are = f"; there are {_listed(known)}" if known else "; there are none"
+    return _suggestion(name, known) or there_are
+
+
+def _suggestion(name: object, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _listed(known: Sequence[str]) -> str:
+    return ", ".join(repr(k) for k in known[:8]) + (", ..." if len(known) > 8 else "")
 
 
 def _check_name(name: object) -> None:
@@ -160,19 +166,17 @@ class Categorical:
                 f"input {self.name!r}: needs at least two distinct choices, found {choices}"
             )
 
-    @property
-    def is_bool(self) -> bool:
-        """Whether the choices are truth values."""
-        return all(isinstance(c, bool) for c in self.choices)
-
     @cached_property
     def _codes(self) -> dict[Choice, int]:
         """Code of each choice, also under the text that a file would hold for it."""
-        codes: dict[Choice, int] = {}
-        if self.is_bool:
-            codes |= {word: self.choices.index(truth) for word, truth in TRUTH.items()}
-        codes |= {str(choice): code for code, choice in enumerate(self.choices)}
+        codes: dict[Choice, int] = {str(c): code for code, c in enumerate(self.choices)}
         return codes | {choice: code for code, choice in enumerate(self.choices)}
+
+    @cached_property
+    def _words(self) -> dict[str, int]:
+        """Codes of true, yes, false and no, where truth values are among the choices."""
+        truths = {c: code for code, c in enumerate(self.choices) if isinstance(c, bool)}
+        return {word: truths[truth] for word, truth in TRUTH.items() if truth in truths}
 
     def code(self, value: object) -> int | None:
         """Index of a choice, ``None`` for what is none of the choices."""
@@ -183,7 +187,7 @@ class Categorical:
         if value in self._codes:
             return self._codes[value]
         word = str(value).strip()
-        return self._codes.get(word.lower() if self.is_bool else word)
+        return self._codes.get(word, self._words.get(word.lower()))
 
 
 Input: TypeAlias = Continuous | Integer | Categorical
@@ -470,8 +474,8 @@ def _encode_choices(item: Categorical, column: pd.Series) -> NDArray[np.float64]
         found = "an empty cell" if positions[row] < 0 else repr(cell)
         names = [str(choice) for choice in item.choices]
         raise UserError(
-            f"column {item.name!r}, row {row + 1}: {found} is none of the choices"
-            f"{nearest(cell, names)}"
+            f"column {item.name!r}, row {row + 1}: {found} is none of the choices "
+            f"{_listed(names)}{_suggestion(cell, names)}"
         )
     return values
 
@@ -514,7 +518,7 @@ def infer_input(column: pd.Series) -> Input:
     present = column[~is_missing(column)]
     if present.empty:
         raise UserError(f"column {name!r} is empty; a type cannot be inferred")
-    if pd.api.types.is_bool_dtype(present.dtype) or _is_truth(present):
+    if is_truth(present):
         return Categorical(name, (False, True))
     if not is_number_like(present):
         return Categorical(name, tuple(sorted({str(cell).strip() for cell in present})))
@@ -522,7 +526,7 @@ def infer_input(column: pd.Series) -> Input:
     lower, upper = float(values.min()), float(values.max())
     if lower == upper:
         raise UserError(f"column {name!r} is constant ({lower:g}); an input must vary")
-    if _is_whole(column, values):
+    if is_whole(column, values):
         return Integer(name, int(lower), int(upper))
     return Continuous(name, lower, upper)
 
@@ -536,7 +540,10 @@ def is_number_like(present: pd.Series) -> bool:
     return bool(pd.to_numeric(present, errors="coerce").notna().mean() >= 0.5)
 
 
-def _is_truth(present: pd.Series) -> bool:
+def is_truth(present: pd.Series) -> bool:
+    """Whether a column without empty cells holds truth values: True, False, or texts of them."""
+    if pd.api.types.is_numeric_dtype(present.dtype):
+        return pd.api.types.is_bool_dtype(present.dtype)
     levels = present.unique()
     return 1 <= len(levels) <= 8 and all(
         isinstance(level, bool | np.bool_) or str(level).strip().lower() in TRUTH
@@ -544,8 +551,15 @@ def _is_truth(present: pd.Series) -> bool:
     )
 
 
-def _is_whole(column: pd.Series, values: NDArray[np.float64]) -> bool:
-    """Whole numbers that a reader had no reason, or only empty cells as reason, to call floats."""
+def is_whole(column: pd.Series, values: NDArray[np.float64]) -> bool:
+    """Whether the numbers of a column are whole, and floats only because of empty cells if at all.
+
+    Parameters
+    ----------
+    column : Series ``(n,)``
+    values : ndarray ``(k,)``
+        The k <= n numbers in the cells that are not empty.
+    """
     floats = pd.api.types.is_float_dtype(column.dtype) and len(values) == len(column)
     if floats or not np.abs(values).max() < 2**53 or (values != np.rint(values)).any():
         return False
