@@ -53,6 +53,12 @@ def test_every_registered_path_resolves():
             assert callable(resolve(f"{entry.reproduction}.run")), entry.reproduction
 
 
+def test_a_reproduction_module_is_named_after_its_system():
+    for entry in systems():
+        name = entry.slug.replace("-", "_")
+        assert entry.reproduction in (None, f"understudy.reproduce.{name}")
+
+
 def test_an_unknown_stage_is_refused():
     with pytest.raises(ValueError, match=r"stage of 'fake' is 'models', not one of simulate"):
         system(stage="models")

@@ -41,9 +41,10 @@ _STYLE = """
 def claims_figure(report: Report) -> str:
     """Picture of a report as self-contained SVG text, light or dark as the reader's system is.
 
-    One row a claim. Its axis spans measurement, spread, bar and zero where that is near; the blue
-    part is where the claim holds, the upright line its bar, the dot the measurement with one
-    standard deviation over seeds to either side. A dot that falls short is hollow.
+    One row a claim. Its axis, whose ends are named below it, spans measurement, spread, bar and
+    zero where that is near. The shaded part is where the claim holds, the upright line its bar, the
+    dot the measurement with one standard deviation over seeds to either side. A dot that falls
+    short is hollow.
 
     Parameters
     ----------
@@ -83,10 +84,14 @@ def _row(claim: Claim, top: int) -> tuple[str, int]:
     y = top + len(lines) * _LINE + 6
     parts += _track(claim, y)
     mark = "holds" if claim.holds else "short"
+    metric = textwrap.shorten(claim.metric, 60, placeholder=" ...")
+    low, high = _axis(claim)
     parts += [
         f'<text class="{mark}" x="{_RIGHT + 20}" y="{y - 4}">{_verdict(claim)}</text>',
         f'<text class="faint" x="{_RIGHT + 20}" y="{y + 13}">{_numbers(claim)}</text>',
-        f'<text class="faint" x="{_LEFT}" y="{y + 25}">{escape(claim.metric)}</text>',
+        f'<text class="faint" x="{_LEFT}" y="{y + 25}">{escape(metric)}</text>',
+        f'<text class="faint" x="{_RIGHT}" y="{y + 25}" text-anchor="end">{low:.3g} to {high:.3g}'
+        "</text>",
     ]
     return "\n".join(parts), len(lines) * _LINE + 66
 
