@@ -137,7 +137,8 @@ def _draw(posterior: Posterior, shape: torch.Size, normals: Tensor, uniform: Ten
         inner = _draw(posterior._posterior, shape, normals, uniform)
         return posterior._sample_transform(inner)
     if not isinstance(posterior, EnsemblePosterior):
-        return posterior.rsample_from_base_samples(shape, normals)
+        flat = len(posterior.base_sample_shape) < normals.dim() - len(shape)  # one output
+        return posterior.rsample_from_base_samples(shape, normals[..., 0] if flat else normals)
     size = posterior.ensemble_size
     index = (uniform[..., 0, 0] * size).long().clamp(max=size - 1)
     return posterior.rsample_from_base_samples(shape, index)
