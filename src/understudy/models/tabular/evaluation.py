@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from understudy.core.warp import WarpedPredictive
 from understudy.models.tabular.conformal import LEVELS
-
-
-class Marginals(Protocol):
-    """What scoring needs of a predictive distribution of n rows and m outputs."""
-
-    @property
-    def mean(self) -> Tensor: ...  # noqa: D102
-    @property
-    def sd(self) -> Tensor: ...  # noqa: D102
-    def log_density(self, y: Tensor) -> Tensor: ...  # noqa: D102
-    def cdf(self, y: Tensor) -> Tensor: ...  # noqa: D102
-    def quantile(self, levels: Tensor) -> Tensor: ...  # noqa: D102
-    def crps(self, y: Tensor) -> Tensor: ...  # noqa: D102
 
 
 def held_out_table(
@@ -31,7 +17,7 @@ def held_out_table(
     rows: NDArray[np.int_],
     targets: tuple[str, ...],
     Y: NDArray[np.float64],
-    predictive: Marginals,
+    predictive: WarpedPredictive,
     lower: Tensor,
     upper: Tensor,
 ) -> pd.DataFrame:

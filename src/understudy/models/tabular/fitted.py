@@ -13,15 +13,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from understudy.core import artifact
+from understudy.core import artifact, warp
 from understudy.core.errors import UserError
 from understudy.core.predictive import Predictive
 from understudy.core.space import Space
 from understudy.core.surrogate import Surrogate
-from understudy.core.warp import Identity, Warp, WarpedPredictive, warp_from_json
+from understudy.core.warp import Warp, WarpedPredictive
 from understudy.data.table import Note, encode_new
 from understudy.models.tabular.conformal import LEVELS, Conformal
-from understudy.models.tabular.evaluation import Marginals
 
 if TYPE_CHECKING:
     from botorch.posteriors import Posterior
@@ -91,7 +90,7 @@ class FittedSurrogate(Surrogate):
     # -- predictions --------------------------------------------------------------------------
 
     @torch.no_grad()
-    def predictive(self, X: ArrayLike) -> Marginals:  # type: ignore[override]
+    def predictive(self, X: ArrayLike) -> WarpedPredictive:  # type: ignore[override]
         """Marginal distribution of new observations at X (n, d) code units, in output units."""
         parts = [self._latent(rows) for rows in self._rows(X)]
         whole = parts[0] if len(parts) == 1 else Predictive.concatenate(parts)
@@ -171,20 +170,20 @@ class FittedSurrogate(Surrogate):
         features = self.space.features(X.to(torch.float64))
         parts = [member.posterior(features, observation_noise) for _, member in self.members_]
         mixture = parts[0] if len(parts) == 1 else MixturePosterior(parts, self.weights_)
-        if self._is_plain and bool((self._factor == 1.0).all()):
+        if all(each.name == "identity" for each in self.warps) and bool((self._factor == 1).all()):
             return mixture
         mean = mixture.mean
 
         def outputs(z: Tensor) -> Tensor:
             spread = mean + self._factor * (z - mean)
-            columns = [warp.inverse(spread[..., j]) for j, warp in enumerate(self.warps)]
+            columns = [each.inverse(spread[..., j]) for j, each in enumerate(self.warps)]
             return torch.stack(columns, dim=-1)
 
-        def moments(z_mean: Tensor, z_variance: Tensor) -> WarpedPredictive | Predictive:
+        def moments(z_mean: Tensor, z_variance: Tensor) -> WarpedPredictive:
             shape = (-1, z_mean.shape[-1])
             sd = self._factor * z_variance.clamp_min(1e-30).sqrt()
             gaussian = Predictive.gaussian(z_mean.reshape(shape), sd.reshape(shape))
-            return self._with_warps(gaussian)
+            return WarpedPredictive(gaussian, self.warps)
 
         return TransformedPosterior(
             mixture,
@@ -273,7 +272,7 @@ class FittedSurrogate(Surrogate):
             "fill": self.fill,
             "targets": list(self.targets),
             "members": heads,
-            "warps": [warp.to_json() for warp in self.warps],
+            "warps": [warp.to_json(each) for each in self.warps],
             "conformal": {"levels": list(self._conformal.levels), "rows": self._conformal.rows},
             "one_dimensional": self._one_dimensional,
             "notes": [note.to_json() for note in self.notes],
@@ -314,7 +313,7 @@ class FittedSurrogate(Surrogate):
             targets=tuple(manifest["targets"]),
             members=members,
             weights=tensors["weights"],
-            warps=tuple(warp_from_json(text) for text in manifest["warps"]),
+            warps=tuple(warp.from_json(item) for item in manifest["warps"]),
             factor=tensors["factor"],
             conformal=Conformal(tuple(conformal["levels"]), radius, conformal["rows"]),
             one_dimensional=manifest["one_dimensional"],
@@ -356,10 +355,6 @@ class FittedSurrogate(Surrogate):
         """Names of the inputs."""
         return self.space.names
 
-    @property
-    def _is_plain(self) -> bool:
-        return all(isinstance(warp, Identity) for warp in self.warps)
-
     def _rows(self, X: ArrayLike) -> tuple[Tensor, ...]:
         return torch.from_numpy(self._checked(X)).split(self.chunk_rows)
 
@@ -369,13 +364,10 @@ class FittedSurrogate(Surrogate):
         parts = [member.predictive(features) for _, member in self.members_]
         return Predictive.stack(parts, self.weights_).widened(self._factor)
 
-    def _with_warps(self, latent: Predictive) -> WarpedPredictive | Predictive:
-        return latent if self._is_plain else WarpedPredictive(latent, self.warps)
+    def _in_output_units(self, latent: Predictive) -> WarpedPredictive:
+        return WarpedPredictive(latent, self.warps)
 
-    def _in_output_units(self, latent: Predictive) -> Marginals:
-        return self._with_warps(latent)
-
-    def _ends(self, marginals: Marginals, levels: Sequence[float]) -> tuple[Tensor, Tensor]:
+    def _ends(self, marginals: WarpedPredictive, levels: Sequence[float]) -> tuple[Tensor, Tensor]:
         low, high = self._conformal.probabilities(tuple(levels))
         rows, outputs = marginals.mean.shape
         shape = (len(levels), rows, outputs)

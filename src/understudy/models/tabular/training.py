@@ -21,11 +21,11 @@ from understudy.core.errors import UserError
 from understudy.core.predictive import Predictive
 from understudy.core.progress import Listener, Progress, Standing
 from understudy.core.space import Continuous, Space, nearest
-from understudy.core.warp import Identity, Warp, WarpedPredictive
+from understudy.core.warp import Warp, WarpedPredictive
 from understudy.data.table import Table
 from understudy.models.tabular import stacking
 from understudy.models.tabular.conformal import Conformal, temperature
-from understudy.models.tabular.evaluation import Marginals, evaluation_table, held_out_table
+from understudy.models.tabular.evaluation import evaluation_table, held_out_table
 from understudy.models.tabular.fitted import FittedSurrogate
 from understudy.models.tabular.outputs import choose_warps
 from understudy.models.tabular.portfolio import PORTFOLIO, Candidate
@@ -183,7 +183,7 @@ class _Blend:
         warps: tuple[Warp, ...],
     ) -> pd.DataFrame:
         """Predictions of the cross-validated rows, by weights that have not seen them."""
-        marginals = _in_units(self.unseen, warps)
+        marginals = WarpedPredictive(self.unseen, warps)
         lower, upper = (marginals.quantile(p) for p in self.bounds)
         return held_out_table("cross-validation", rows, targets, Y, marginals, lower, upper)
 
@@ -206,7 +206,7 @@ def _weight_learner(
 ) -> _Learner:
     """Stacking for the metric; ``loss`` takes weights (J, n, m) and returns (m,)."""
     if metric == "rmse":
-        means = torch.stack([_in_units(part, warps).mean for part in parts])
+        means = torch.stack([WarpedPredictive(part, warps).mean for part in parts])
         errors = (means - y).square()
         return _Learner(
             stack=lambda r: stacking.pruned(stacking.squared_error_weights(means[:, r], y[r])),
@@ -254,11 +254,6 @@ def _spread(unseen: Predictive, z: Tensor) -> Tensor:
     return temperature(densities, _FACTORS)
 
 
-def _in_units(latent: Predictive, warps: tuple[Warp, ...]) -> Marginals:
-    plain = all(isinstance(warp, Identity) for warp in warps)
-    return latent if plain else WarpedPredictive(latent, warps)
-
-
 def _tested(model: FittedSurrogate, test: Unseen) -> pd.DataFrame:
     marginals = model.predictive(test.X)
     lower, upper = (torch.from_numpy(end) for end in model.intervals(test.X))
@@ -291,7 +286,7 @@ def _leaderboard(
     y = torch.from_numpy(Y)
     rows = []
     for contender, weight in zip(race.contenders, blend.weights, strict=True):
-        marginals = _in_units(contender.out_of_fold, warps)
+        marginals = WarpedPredictive(contender.out_of_fold, warps)
         scores = _standardised_scores(marginals, y)
         rows.append(
             {
@@ -306,7 +301,7 @@ def _leaderboard(
     rows.append(
         {
             "name": "stack",
-            **_standardised_scores(_in_units(blend.unseen, warps), y),
+            **_standardised_scores(WarpedPredictive(blend.unseen, warps), y),
             "weight": 1.0,
             "fit_seconds": sum(c.seconds for c in race.contenders),
             "predict_seconds": float("nan"),
@@ -320,7 +315,7 @@ def _leaderboard(
     return pd.DataFrame(rows)
 
 
-def _standardised_scores(marginals: Marginals, y: Tensor) -> dict[str, float]:
+def _standardised_scores(marginals: WarpedPredictive, y: Tensor) -> dict[str, float]:
     sd = y.std(0).clamp_min(1e-300)
     levels = torch.tensor([0.05, 0.95], dtype=torch.float64)
     low, high = marginals.quantile(levels)
@@ -348,8 +343,7 @@ def _training_frame(table: Table, seed: int) -> pd.DataFrame:
     frame = table.space.decode(table.X[rows])
     for j, target in enumerate(table.targets):
         frame[target] = table.Y[rows, j]
-    frame.index = pd.Index(table.rows[rows], name="row")
-    return frame
+    return frame.reset_index(drop=True)
 
 
 def _at_most(held_out: pd.DataFrame, rows: int, seed: int) -> pd.DataFrame:
