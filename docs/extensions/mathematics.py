@@ -17,7 +17,7 @@ from latex2mathml.converter import convert
 _ROLE = re.compile(r":math:`([^`]+)`")
 _CODE = re.compile(r":(?:class|func|meth|mod|attr|data|exc|obj):`~?([^`]+)`")
 _DISPLAY = re.compile(r"^( *)\.\. math::(.*(?:\n(?:\1 +.*| *$))*)", re.MULTILINE)
-_TABLE = re.compile(r"^(=+(?:  +=+)+)\n(.+)\n\1\n((?:.+\n)+?)\1$", re.MULTILINE)
+_TABLE = re.compile(r"^(=+(?: +=+)+)\n(?:(.+)\n\1\n)?((?:.+\n)+?)\1$", re.MULTILINE)
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 
 
@@ -26,9 +26,18 @@ def _table(match: re.Match[str]) -> str:
     rule, head, body = match.groups()
     starts = [column.start() for column in re.finditer("=+", rule)]
     spans = list(zip(starts, [*starts[1:], None], strict=True))
-    rows = [[line[a:b].strip() for a, b in spans] for line in (head, *body.splitlines())]
-    rows.insert(1, ["---"] * len(spans))
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    rows: list[list[str]] = []
+    for line in body.splitlines():
+        cells = [line[a:b].strip().replace("|", "\\|") for a, b in spans]
+        if cells[0] or not rows:
+            rows.append(cells)
+        else:  # without a first cell, a line goes on with the row above
+            rows[-1] = [
+                f"{above} {cell}".strip() for above, cell in zip(rows[-1], cells, strict=True)
+            ]
+    heads = [(head or "")[a:b].strip() for a, b in spans]
+    table = [heads, ["---"] * len(spans), *rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in table)
 
 
 def _display(match: re.Match[str]) -> str:
