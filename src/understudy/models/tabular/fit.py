@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,8 @@ def _split(
     order = np.random.default_rng(seed).permutation(len(table.X))
     held, kept = np.sort(order[:count]), np.sort(order[count:])
     unseen = Unseen(table.X[held], table.Y[held], table.rows[held])
-    return table.take(kept), unseen
+    kept_table = replace(table, X=table.X[kept], Y=table.Y[kept], rows=table.rows[kept])
+    return kept_table, unseen
 
 
 def _share(test: float | str | pd.DataFrame | Path) -> float | None:
@@ -133,5 +135,5 @@ def _unseen(table: Table, frame: pd.DataFrame) -> Unseen:
     complete = np.isfinite(Y).all(axis=1)
     if not complete.any():
         raise UserError("no row of the test table has a number in every target")
-    X = encode_new(table.space, frame, table.fill)
+    X = encode_new(table.space, table.fill, frame).X
     return Unseen(X[complete], Y[complete], np.flatnonzero(complete))

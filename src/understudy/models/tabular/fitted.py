@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -134,18 +135,27 @@ class FittedSurrogate(Surrogate):
         DataFrame
             For each target ``y_mean``, ``y_sd`` and ``y_lower_50``, ``y_upper_50``, ... for the
             levels 50, 80, 90 and 95; and ``extrapolation``, the names of the inputs that lie
-            outside the training range ("" where none does). Indexed as the data.
+            outside the training range ("" where none does). Where cells were empty, also
+            ``filled_in``, the inputs that were given their usual value. Indexed as the data.
         """
-        X = encode_new(self.space, data, self.fill)
+        new = encode_new(self.space, self.fill, data)
         columns: dict[str, list[NDArray[np.float64]]] = {}
-        for rows in self._rows(X):
+        for rows in self._rows(new.X):
             for name, values in self._columns(rows).items():
                 columns.setdefault(name, []).append(values)
         table = pd.DataFrame({k: np.concatenate(v) for k, v in columns.items()}, index=data.index)
-        outside = self.space.outside(X)
-        names = np.asarray(self.space.names, dtype=object)
-        table["extrapolation"] = [", ".join(names[row]) for row in outside]
+        table["extrapolation"] = self._named(new.outside)
+        if new.imputed.any():
+            table["filled_in"] = self._named(new.imputed)
         return table
+
+    def _named(self, cells: NDArray[np.bool_]) -> list[str]:
+        """Names of the marked inputs of each row."""
+        texts = [""] * len(cells)
+        names = np.asarray(self.space.names, dtype=object)
+        for row in np.flatnonzero(cells.any(axis=1)):
+            texts[row] = ", ".join(names[cells[row]])
+        return texts
 
     def _columns(self, rows: Tensor) -> dict[str, NDArray[np.float64]]:
         with torch.no_grad():
@@ -275,7 +285,7 @@ class FittedSurrogate(Surrogate):
             "warps": [warp.to_json(each) for each in self.warps],
             "conformal": {"levels": list(self._conformal.levels), "rows": self._conformal.rows},
             "one_dimensional": self._one_dimensional,
-            "notes": [note.to_json() for note in self.notes],
+            "notes": [asdict(note) for note in self.notes],
             "settings": self.settings,
         }
         tables = {
@@ -318,7 +328,9 @@ class FittedSurrogate(Surrogate):
             conformal=Conformal(tuple(conformal["levels"]), radius, conformal["rows"]),
             one_dimensional=manifest["one_dimensional"],
         )
-        model.notes = tuple(Note.from_json(text) for text in manifest["notes"])
+        model.notes = tuple(
+            Note(**{**note, "columns": tuple(note["columns"])}) for note in manifest["notes"]
+        )
         model.settings = manifest["settings"]
         model.leaderboard = stored.tables["leaderboard"]
         model.evaluation = stored.tables["evaluation"]
