@@ -65,15 +65,15 @@ bench: .venv/.installed ## measure `understudy fit` against its peers
 
 lock: ## write constraints.txt anew from a fresh environment
 	$(say) 'Resolving the newest versions in a fresh environment (minutes)'
-	rm -rf .venv-lock
-	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --disable-pip-version-check '.[$(EXTRAS)]'
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --disable-pip-version-check '.[$(EXTRAS)]'
 	{ sed '/^[^#]/,$$d' constraints.txt; \
-	  .venv-lock/bin/python -m pip freeze --exclude understudy | sed -E 's/^(torch==[0-9.]+)\+.*/\1/'; } > .venv-lock/constraints.txt
-	mv .venv-lock/constraints.txt constraints.txt
-	rm -rf .venv-lock
+	  build/lock/bin/python -m pip freeze --exclude understudy | sed -E 's/^(torch==[0-9.]+)\+.*/\1/'; } > build/lock/constraints.txt
+	mv build/lock/constraints.txt constraints.txt
+	rm -rf build/lock
 
 clean: ## remove the environment, caches and everything built
 	$(say) 'Removing .venv, .bench, caches and build output'
-	rm -rf .venv .venv-lock .bench site dist build demo-output .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv build/lock .bench site dist build demo-output .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
