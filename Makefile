@@ -75,5 +75,5 @@ lock: ## write constraints.txt anew from a fresh environment
 
 clean: ## remove the environment, caches and everything built
 	$(say) 'Removing .venv, .bench, caches and build output'
-	rm -rf .venv build/lock .bench site dist build demo-output .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .bench site dist build demo-output .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,6 +9,7 @@ import sys
 import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -47,6 +48,14 @@ def code_blocks(document: Path, language: str) -> list[str]:
 
 def lines_of_shell(document: Path) -> list[str]:
     return "".join(code_blocks(document, "bash")).splitlines()
+
+
+def commands() -> dict[str, Any]:
+    from typer.main import get_command
+
+    from understudy.cli.app import app
+
+    return get_command(app).commands
 
 
 def pins() -> dict[str, str]:
@@ -101,11 +110,7 @@ def test_every_make_command_in_the_documents_is_a_target() -> None:
 
 
 def test_every_command_in_the_documents_is_one_of_the_command_line() -> None:
-    from typer.main import get_command
-
-    from understudy.cli.app import app
-
-    known = set(get_command(app).commands)
+    known = set(commands())
     used = {
         line.split()[1]
         for path in DOCUMENTS
@@ -113,6 +118,19 @@ def test_every_command_in_the_documents_is_one_of_the_command_line() -> None:
         if re.match(r"understudy [a-z]", line)
     }
     assert used <= known
+
+
+def test_every_documented_option_is_one_of_its_command() -> None:
+    known = commands()
+    sections = re.split(r"^## ", (ROOT / "docs" / "cli.md").read_text(), flags=re.MULTILINE)[1:]
+    for section in sections:
+        documented = set(re.findall(r"^\| `(--?[a-z-]+)", section, re.MULTILINE))
+        offered = {
+            opt
+            for parameter in known[section.split()[0]].params
+            for opt in (*parameter.opts, *parameter.secondary_opts)
+        }
+        assert documented <= offered, section.split()[0]
 
 
 def test_the_console_script_is_callable() -> None:

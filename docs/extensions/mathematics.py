@@ -43,8 +43,7 @@ def _table(match: re.Match[str]) -> str:
 def _display(match: re.Match[str]) -> str:
     """Return a displayed formula as a paragraph of its own, at the indentation it had."""
     indent, formula = match.groups()
-    text = " ".join(line.strip() for line in formula.splitlines()).strip()
-    return f"{indent}$$\n{indent}{text}\n{indent}$$\n"
+    return f"{indent}$$\n{indent}{' '.join(formula.split())}\n{indent}$$\n"
 
 
 def to_markdown(docstring: str) -> str:
