@@ -271,7 +271,7 @@ class Space:
                 raise UserError(f"column {name!r} is missing{nearest(name, list(df.columns))}")
         codes = np.empty((len(df), len(self)))
         for j, item in enumerate(self.inputs):
-            codes[:, j] = _encode_column(item, df[item.name])
+            codes[:, j] = encode_column(item, df[item.name])
         return codes
 
     def decode(self, X: NDArray[np.float64] | Tensor) -> pd.DataFrame:
@@ -448,7 +448,8 @@ def _more(bad: NDArray[np.bool_]) -> str:
     return f" (and {int(bad.sum()) - 1} more)" if bad.sum() > 1 else ""
 
 
-def _encode_column(item: Input, column: pd.Series) -> NDArray[np.float64]:
+def encode_column(item: Input, column: pd.Series) -> NDArray[np.float64]:
+    """Codes ``(n,)`` of one input, see :meth:`Space.encode`."""
     if isinstance(item, Categorical):
         return _encode_choices(item, column)
     values = numbers(column)
