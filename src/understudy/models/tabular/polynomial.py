@@ -197,11 +197,11 @@ def leave_one_out(regression: Regression, rotated: Tensor, Z: Tensor) -> Tensor:
 def leave_folds_out(
     regression: Regression, rotated: Tensor, Z: Tensor, folds: NDArray[np.int_]
 ) -> tuple[Tensor, Tensor]:
-    """Return mean and variance of every row by the regression without its fold, (n, m)."""
+    """Return mean and variance of every row with a fold by the regression without it, (n, m)."""
     n = len(Z)
     features = torch.cat([torch.ones(n, 1, dtype=Z.dtype), rotated], dim=1)
     mean, variance = torch.empty_like(Z), torch.empty_like(Z)
-    for fold in np.unique(folds):
+    for fold in np.unique(folds[folds >= 0]):
         k = torch.from_numpy(np.flatnonzero(folds == fold))
         F, y = features[k], Z[k]
         residual = y - regression.intercept - rotated[k] @ regression.weights
@@ -313,11 +313,13 @@ class PolynomialSurrogate(Surrogate):
         for regression, rotated in self._regress(seen, outputs):
             j = regression.outputs
             mean[:, j], variance[:, j] = leave_folds_out(regression, rotated, outputs[:, j], held)
+        tested = torch.from_numpy(held >= 0)
         if isinstance(rows, slice):
-            return Predictive.gaussian(mean, variance.sqrt())
-        whole = Predictive.concatenate([self._predictive(part) for part in U.split(8192)])
-        whole.loc[0, rows], whole.scale[0, rows] = mean, variance.sqrt()  # the others are unseen
-        return whole
+            return Predictive.gaussian(mean, variance.sqrt())[tested]
+        whole = self._predictive_chunks(U)  # right as it is for the rows not learnt from
+        at = rows[tested]
+        whole.loc[0, at], whole.scale[0, at] = mean[tested], variance.sqrt()[tested]
+        return whole[torch.from_numpy(np.asarray(folds) >= 0)]
 
     def _predictive(self, U: Tensor) -> Predictive:
         mean = torch.empty(len(U), self._outputs(), dtype=U.dtype)

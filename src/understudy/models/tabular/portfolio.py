@@ -39,7 +39,9 @@ class Candidate:
         Whether it can serve a table of this size at all.
     after : str, optional
         Run only if that candidate holds weight in the stack so far: effort goes where it pays.
-    params : dict, optional
+    costly : bool
+        Tried on one fold first, and stopped if others dominate it there.
+    params : tuple of (str, value)
         Further constructor parameters.
     """
 
@@ -47,6 +49,7 @@ class Candidate:
     model: type[Surrogate]
     suits: Callable[[Task], bool] = lambda task: True
     after: str | None = None
+    costly: bool = False
     params: tuple[tuple[str, object], ...] = ()
 
     def make(self, seed: int, max_seconds: float) -> Surrogate:
@@ -61,11 +64,11 @@ PORTFOLIO: tuple[Candidate, ...] = (
     Candidate("polynomial", PolynomialSurrogate),
     Candidate("exact-gp", ExactGP, lambda task: task.rows <= 10_000),
     Candidate("sparse-gp", SparseGP, lambda task: task.rows > 2_000),
-    Candidate("boosting", BoostingSurrogate, lambda task: task.rows >= 40),
-    Candidate("deep-ensemble", DeepEnsemble),
     Candidate("infinite-width", InfiniteWidthSurrogate, lambda task: task.rows <= 2_000),
-    Candidate("laplace", LaplaceSurrogate),
-    Candidate("deep-kernel", DeepKernelSurrogate, lambda task: task.rows >= 100),
+    Candidate("deep-ensemble", DeepEnsemble),
+    Candidate("boosting", BoostingSurrogate, lambda task: task.rows >= 40, costly=True),
+    Candidate("laplace", LaplaceSurrogate, costly=True),
+    Candidate("deep-kernel", DeepKernelSurrogate, lambda task: task.rows >= 100, costly=True),
 )
 
 MODELS: dict[str, type[Surrogate]] = {c.model.__name__: c.model for c in PORTFOLIO}

@@ -1,9 +1,9 @@
 """The race of the portfolio: every candidate is cross-validated inside one time budget.
 
-Cheap candidates run first. On long tables each is first tried on a subset, and those which the
-stack of the subset gives no weight are stopped there (dominated); the time goes to the others.
-Follow-up candidates run only if what they follow holds weight. An interruption keeps all that
-has finished.
+Cheap candidates run first. A costly one is first tried on a single fold (on long tables, all are
+tried on a subset); if a stack of it with those that stand gives it no weight it is dominated and
+stopped there, and the time goes to the others. Follow-up candidates run only if what they follow
+holds weight. An interruption keeps all that has finished.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from understudy.models.tabular.stacking import log_score_weights
 
 SCREEN_ROWS = 800
 """Rows on which candidates for long tables are tried first."""
+
+FAILURES = (ValueError, RuntimeError, ArithmeticError, np.linalg.LinAlgError)
+"""What a candidate may raise without ending the race."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +106,28 @@ class Race:
             return
         share = max(left, 1.0) / (1.0 + 0.5 * waiting)
         self._announce(Standing(candidate.name, "running"))
+        if candidate.costly and self.contenders and self._is_dominated(candidate, share):
+            self._announce(Standing(candidate.name, "stopped", reason="dominated on a fold"))
+            return
         contender = self._fitted(candidate, self.X, self.Y, self.folds, share)
         if contender is None:
             return
         self.contenders.append(contender)
         self._announce(self._standing(contender))
+
+    def _is_dominated(self, candidate: Candidate, seconds: float, least: float = 0.05) -> bool:
+        """Whether a model of all folds but one holds no weight on that one, for any output."""
+        surrogate = candidate.make(self.seed, seconds / (int(self.folds.max()) + 2))
+        inside, outside = self.folds != 0, self.folds == 0
+        try:
+            unseen = surrogate.fit(self.X[inside], self.Y[inside]).predictive(self.X[outside])
+        except FAILURES:
+            return False  # the full run will say what is wrong
+        at = torch.from_numpy(np.flatnonzero(outside[self.folds >= 0]))
+        y = self.held_out_outputs[at]
+        densities = [contender.out_of_fold[at].log_density(y) for contender in self.contenders]
+        weights = log_score_weights(torch.stack([*densities, unseen.log_density(y)]))
+        return bool((weights[-1] < least).all())
 
     def _fitted(
         self,
@@ -121,7 +141,7 @@ class Race:
         surrogate = candidate.make(self.seed, seconds)
         try:
             out_of_fold = surrogate.fit_cross_validated(X, Y, folds)
-        except (ValueError, RuntimeError, ArithmeticError, np.linalg.LinAlgError) as error:
+        except FAILURES as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             self._announce(Standing(candidate.name, "failed", reason=reason))
             return None
