@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# One virtual environment a peer, in .bench/<peer>, all with the same PyTorch.
+# AutoEmulate comes without its dependencies: some of them pull another PyTorch, several GB of CUDA
+# packages and JAX; benchmarks/autoemulate.txt names what it imports.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python="${PYTHON:-.venv/bin/python}"
+torch="torch==2.13.0"
+
+make_environment() { # name, pip arguments...
+    local name="$1"
+    shift
+    if [ -e ".bench/$name/.installed" ]; then
+        echo "$name: already there"
+        return
+    fi
+    echo "$name: installing into .bench/$name"
+    "$python" -m venv ".bench/$name"
+    ".bench/$name/bin/python" -m pip install --quiet --disable-pip-version-check "$torch"
+    ".bench/$name/bin/python" -m pip install --quiet --disable-pip-version-check "$torch" "$@"
+}
+
+finish() { # name, module to import
+    ".bench/$1/bin/python" -c "import $2"
+    touch ".bench/$1/.installed"
+}
+
+mkdir -p .bench
+make_environment smt -r benchmarks/smt.txt
+finish smt smt
+make_environment botorch -r benchmarks/botorch.txt
+finish botorch botorch
+make_environment autoemulate -r benchmarks/autoemulate.txt
+.bench/autoemulate/bin/python -m pip install --quiet --disable-pip-version-check \
+    --no-deps autoemulate==2.1.2
+finish autoemulate autoemulate
