@@ -179,6 +179,13 @@ def test_outliers_of_an_output_are_named_by_row():
     assert note(table, "outliers").message.endswith("in 1 row: 7")
 
 
+def test_many_far_values_of_an_output_are_its_tail_and_no_outliers():
+    tail = RUNS.assign(thrust=np.where(RUNS.index < 4, 1e3 + RUNS.index, RUNS["thrust"]))
+    table = prepare(tail, TARGETS)
+    assert kinds(table) == {"heavy-tail"}
+    assert note(table, "heavy-tail").count == 4
+
+
 def test_columns_that_repeat_each_other_are_noted():
     df = RUNS.assign(speed_kmh=RUNS["speed"] * 3.6, lift=-2 * RUNS["thrust"])
     table = prepare(df, (*TARGETS, "lift"))

@@ -48,6 +48,7 @@ MISSING = "missing"  # the level that stands for an empty cell of a categorical 
 MAX_LEVELS = 50  # of text; beyond, and beyond half the rows, a column identifies the run
 WIDE_RATIO = 1e3  # maximum over minimum of a positive input
 OUTLIER_DISTANCE = 8.0
+MAX_OUTLIERS = 0.03  # of the rows; beyond, they are the tail of the distribution
 SAME_OUTPUT = 0.999  # correlation
 SAME_INPUT = 0.9999
 SCREEN_ROWS = 10_000  # for a first look at the correlations of many inputs
@@ -605,11 +606,12 @@ def _outliers(name: str, y: NDArray[np.float64], rows: NDArray[np.int64]) -> lis
     far = rows[0.6745 * deviation > OUTLIER_DISTANCE * scale] if scale > 0 else rows[:0]
     if not len(far):
         return []
-    where = _shortened([str(row + 1) for row in far])
     message = (
         f"output {name!r} lies more than {OUTLIER_DISTANCE:g} robust standard deviations from its "
-        f"median in {_rows(len(far))}: {where}"
+        f"median in {_rows(len(far))}: {_shortened([str(row + 1) for row in far])}"
     )
+    if len(far) > MAX_OUTLIERS * len(y):
+        return [Note("heavy-tail", (name,), f"heavy tail: {message}", len(far))]
     return [Note("outliers", (name,), message, len(far), "warning")]
 
 
