@@ -1,1 +1,29 @@
-"""Where the truth comes from: simulators."""
+"""Where the truth comes from: simulators.
+
+- :class:`Ishigami`, :class:`Borehole`, :class:`WingWeight`, :class:`OTLCircuit`, :class:`Piston`,
+  :class:`Friedman`, :class:`Hartmann6`: closed forms with known facts.
+- :class:`Projectile`: flight with drag, an ordinary differential equation with four outputs.
+- :mod:`understudy.simulate.battery`: lithium-ion cells (extra ``battery``).
+"""
+
+from understudy.simulate.functions import (
+    Borehole,
+    Friedman,
+    Hartmann6,
+    Ishigami,
+    OTLCircuit,
+    Piston,
+    Projectile,
+    WingWeight,
+)
+
+__all__ = [
+    "Borehole",
+    "Friedman",
+    "Hartmann6",
+    "Ishigami",
+    "OTLCircuit",
+    "Piston",
+    "Projectile",
+    "WingWeight",
+]
