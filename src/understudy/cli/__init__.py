@@ -1,1 +1,1 @@
-"""The command line: one module a command, no logic of its own."""
+"""The command line: one module a command, none with logic of its own."""
