@@ -28,6 +28,9 @@ from understudy.models.tabular.stacking import log_score_weights
 SCREEN_ROWS = 800
 """Rows on which candidates for long tables are tried first."""
 
+LEAST_GAIN = 0.03
+"""Nats a row, averaged over outputs, that a costly candidate must add to the stack on a fold."""
+
 FAILURES = (ValueError, RuntimeError, ArithmeticError, np.linalg.LinAlgError)
 """What a candidate may raise without ending the race."""
 
@@ -115,8 +118,8 @@ class Race:
         self.contenders.append(contender)
         self._announce(self._standing(contender))
 
-    def _is_dominated(self, candidate: Candidate, seconds: float, least: float = 0.05) -> bool:
-        """Whether a model of all folds but one holds no weight on that one, for any output."""
+    def _is_dominated(self, candidate: Candidate, seconds: float) -> bool:
+        """Whether a model of all folds but one would add nothing to the stack on that one."""
         surrogate = candidate.make(self.seed, seconds / (int(self.folds.max()) + 2))
         inside, outside = self.folds != 0, self.folds == 0
         try:
@@ -125,9 +128,9 @@ class Race:
             return False  # the full run will say what is wrong
         at = torch.from_numpy(np.flatnonzero(outside[self.folds >= 0]))
         y = self.held_out_outputs[at]
-        densities = [contender.out_of_fold[at].log_density(y) for contender in self.contenders]
-        weights = log_score_weights(torch.stack([*densities, unseen.log_density(y)]))
-        return bool((weights[-1] < least).all())
+        before = torch.stack([c.out_of_fold[at].log_density(y) for c in self.contenders])
+        after = torch.cat([before, unseen.log_density(y).unsqueeze(0)])
+        return bool((_stacked(after) - _stacked(before)).mean() < LEAST_GAIN)
 
     def _fitted(
         self,
@@ -207,6 +210,12 @@ class Race:
     def _announce(self, *standings: Standing) -> None:
         self.standings.update({standing.name: standing for standing in standings})
         self.listener(tuple(self.standings.values()))
+
+
+def _stacked(log_density: Tensor) -> Tensor:
+    """Mean log score (m,) of the best mixture of models with log densities (J, n, m)."""
+    weights = log_score_weights(log_density).unsqueeze(1)
+    return torch.logsumexp(log_density + weights.log(), 0).mean(0)
 
 
 def assign_folds(X: NDArray[np.float64], seed: int) -> NDArray[np.int_]:
