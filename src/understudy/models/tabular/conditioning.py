@@ -15,7 +15,7 @@ Leaving out rows I, and refitting c to the others, has a closed form (Sundararaj
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -97,10 +97,9 @@ class Conditioned:
     weights: Array
     mean: Array
 
-    def quadratic(self) -> Array:
-        """(y - c)' K^-1 (y - c) of each output, (k,)."""
-        half = np.tril(self.factor).T @ self.weights
-        return np.square(half).sum(0)
+    def quadratic(self, Y: Array) -> Array:
+        """(y - c)' K^-1 (y - c) of each output (n, k), (k,)."""
+        return np.einsum("ij,ij->j", Y - self.mean, self.weights)
 
     def held_out(self, Y: Array, folds: NDArray[np.int_]) -> tuple[Array, Array]:
         """Means (n, k) and variances (n,) of rows by the process that has not seen their fold."""
@@ -179,6 +178,15 @@ class GaussianProcess(Surrogate):
             condition(prior.kernel.process(g), float(noise), U, Z[:, self._followers(g)].numpy())
             for g, noise in enumerate(prior.noise)
         ]
+
+    def _rescale(self) -> None:
+        """Set the spread of each output to its most likely value given everything else."""
+        spread = torch.ones_like(self._prior.spread)
+        for g, part in enumerate(self._conditioned):
+            outputs = self._followers(g)
+            quadratic = part.quadratic(self._targets[:, outputs].numpy())
+            spread[outputs] = torch.from_numpy(quadratic / len(self._targets))
+        self._prior = replace(self._prior, spread=spread.clamp_min(1e-6))
 
     def _followers(self, process: int) -> Tensor:
         """Outputs that follow a process."""

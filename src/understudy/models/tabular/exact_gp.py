@@ -24,7 +24,7 @@ from torch import Tensor
 from understudy.core.errors import UserError
 from understudy.core.linalg import one_thread
 from understudy.core.predictive import Predictive
-from understudy.models.tabular.conditioning import GaussianProcess, Prior, condition
+from understudy.models.tabular.conditioning import GaussianProcess, Prior
 from understudy.models.tabular.marginal_likelihood import (
     FAMILIES,
     Deadline,
@@ -132,7 +132,9 @@ class ExactGP(GaussianProcess):
         self._check(len(U))
         with one_thread(len(U) < _ONE_THREAD_ROWS):
             theta = self._hyperparameters(U.numpy(), Z.numpy(), Deadline.after(self.max_seconds))
-            self._condition(self._prior_of(theta, U, Z), U, Z)
+            self._condition(self._prior_of(theta, Z.shape[1]), U, Z)
+        if len(U) > self.max_exact or len(theta) < Z.shape[1]:
+            self._rescale()
 
     def _check(self, rows: int) -> None:
         if self.kernel not in FAMILIES:
@@ -162,15 +164,12 @@ class ExactGP(GaussianProcess):
             return climb(likelihood, targets, grid[int(np.argmin(values))], deadline)[None]
         return most_probable(self._likelihood(X[most]), Y[most], deadline)
 
-    def _prior_of(self, theta: Array, U: Tensor, Z: Tensor) -> Prior:
+    def _prior_of(self, theta: Array, outputs: int) -> Prior:
         """Prior at hyperparameters theta (g, d + 2), where g is 1 or the number of outputs."""
         values = torch.from_numpy(np.exp(theta))
         kernel = StationaryKernel(self.kernel, values[:, :-2], values[:, -1])
-        if len(theta) == Z.shape[1]:
-            return Prior.independent(kernel, values[:, -2])
-        part = condition(kernel, float(values[0, -2]), U, Z.numpy())
-        spread = torch.from_numpy(part.quadratic() / len(Z)).clamp_min(1e-6)
-        return Prior(kernel, values[:, -2], torch.zeros(len(spread), dtype=torch.long), spread)
+        process = torch.arange(outputs).clamp_max(len(theta) - 1)
+        return Prior(kernel, values[:, -2], process, torch.ones(outputs, dtype=values.dtype))
 
     # -- cross-validation ---------------------------------------------------------------------
 
@@ -210,7 +209,7 @@ class ExactGP(GaussianProcess):
             for j, start in enumerate(self._theta())
         ]
         copy = ExactGP(**self.get_params())
-        copy._condition(copy._prior_of(np.array(theta), U, Z), U, Z)
+        copy._condition(copy._prior_of(np.array(theta), Z.shape[1]), U, Z)
         return copy
 
     def _theta(self) -> Array:
