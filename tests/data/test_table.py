@@ -83,6 +83,14 @@ def test_numbers_and_truth_values_as_text_are_understood():
     np.testing.assert_array_equal(table.X, prepare(RUNS, TARGETS).X)
 
 
+def test_numbers_declared_as_categories_are_choices():
+    df = RUNS.assign(blades=pd.Categorical(RUNS["blades"]))
+    table = prepare(df, TARGETS)
+    assert table.space["blades"] == Categorical("blades", ("2", "3", "4", "5", "6"))
+    np.testing.assert_array_equal(table.X[:, 1], RUNS["blades"] - 2)
+    np.testing.assert_array_equal(encode_new(table.space, table.fill, RUNS).X, table.X)
+
+
 def test_an_empty_number_becomes_the_median_and_an_empty_text_a_level():
     df = RUNS.copy()
     df.loc[[3, 5], "speed"] = np.nan
@@ -239,7 +247,14 @@ def test_many_inputs_and_outputs_are_taken():
         (RUNS.assign(when=[f"2020-01-{i % 28 + 1:02}" for i in range(N)]), {}, "--drop when"),
         (pd.concat([RUNS] * 2).assign(tag=[f"run{i}" for i in range(2 * N)]), {},
          "column 'tag' has 80 different texts in 80 rows"),
-        (RUNS.assign(shape=[[1, 2]] * N), {}, "column 'shape' must hold single values"),
+        (RUNS.assign(shape=[[1, 2]] * N), {}, "column 'shape' must hold numbers, texts or"),
+        (RUNS.assign(shape=[(1, 2), (2, 3)] * (N // 2)), {}, "found (1, 2)"),
+        (RUNS.assign(shape=[b"u", b"v"] * (N // 2)), {}, "found b'u'"),
+        (RUNS.assign(month=pd.period_range("2020", periods=N)), {}, "holds dates or times"),
+        (RUNS.assign(price=[f"1.00{i % 9},5" for i in range(N)]), {},
+         "column 'price' holds text that looks like numbers, such as '1.000,5'"),
+        (RUNS.assign(noise=RUNS["noise"] * 1e200), {}, "column 'noise' holds values up to"),
+        (RUNS.assign(speed=RUNS["speed"] * 1e-200), {}, "column 'speed' holds values up to"),
         (pd.concat([RUNS, RUNS["speed"]], axis=1), {}, "column 'speed' is in the table twice"),
     ],
 )  # fmt: skip

@@ -417,7 +417,7 @@ def numbers(column: pd.Series) -> NDArray[np.float64]:
     """
     types = pd.api.types
     dtype = column.dtype
-    if types.is_datetime64_any_dtype(dtype) or types.is_timedelta64_dtype(dtype):
+    if is_time(dtype):
         raise UserError(f"column {column.name!r} holds dates or times ({dtype}), not numbers")
     if types.is_complex_dtype(dtype):
         raise UserError(f"column {column.name!r} holds complex numbers; give two real columns")
@@ -432,6 +432,16 @@ def numbers(column: pd.Series) -> NDArray[np.float64]:
             f"found {column.iloc[row]!r}{_more(bad)}"
         )
     return parsed
+
+
+def is_time(dtype: Any) -> bool:
+    """Whether a column of this dtype holds dates, durations or periods."""
+    types = pd.api.types
+    return (
+        types.is_datetime64_any_dtype(dtype)
+        or types.is_timedelta64_dtype(dtype)
+        or isinstance(dtype, pd.PeriodDtype)
+    )
 
 
 def is_missing(column: pd.Series) -> NDArray[np.bool_]:

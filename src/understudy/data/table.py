@@ -37,6 +37,7 @@ from understudy.core.space import (
     encode_column,
     is_missing,
     is_number_like,
+    is_time,
     is_truth,
     is_whole,
     nearest,
@@ -47,12 +48,14 @@ UNNAMED = "Unnamed: "  # how a reader calls a column without a name
 MISSING = "missing"  # the level that stands for an empty cell of a categorical input
 MAX_LEVELS = 50  # of text; beyond, and beyond half the rows, a column identifies the run
 WIDE_RATIO = 1e3  # maximum over minimum of a positive input
+SMALLEST = 1e-100  # magnitude of a column
 OUTLIER_DISTANCE = 8.0
 MAX_OUTLIERS = 0.03  # of the rows; beyond, they are the tail of the distribution
 SAME_OUTPUT = 0.999  # correlation
 SAME_INPUT = 0.9999
 SCREEN_ROWS = 10_000  # for a first look at the correlations of many inputs
 
+_ALMOST_NUMBER = re.compile(r"[+-]?[\d.,'\s]*\d[\d.,'\s]*[%€$]?")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?|\d{1,2}[./]\d{1,2}[./]\d{4}( .*)?")
 
 
@@ -199,6 +202,7 @@ def prepare(
     _refuse_constant_targets(Y, targets)
     columns, more = _varying(columns, rows)
     notes += more
+    _refuse_extremes([*zip(targets, Y.T, strict=True), *((c.name, c.values) for c in columns)])
 
     first, more = _without_duplicates(columns, Y)
     notes += more
@@ -283,7 +287,7 @@ def _read_target(column: pd.Series) -> NDArray[np.float64]:
         raise UserError(f"target {column.name!r} is empty in every row")
     if not is_number_like(present):
         raise UserError(
-            f"target {column.name!r} must hold numbers, found text such as {present.iloc[0]!r}"
+            f"target {column.name!r} must hold numbers, found text such as {str(present.iloc[0])!r}"
         )
     return numbers(column)
 
@@ -314,9 +318,9 @@ class _Column:
 
 
 def _read_input(column: pd.Series) -> _Column:
-    name, kind = str(column.name), column.dtype
-    if pd.api.types.is_datetime64_any_dtype(kind) or pd.api.types.is_timedelta64_dtype(kind):
-        raise _date_error(name, str(kind))
+    name = str(column.name)
+    if is_time(column.dtype):
+        raise _date_error(name, str(column.dtype))
     missing = is_missing(column)
     present = column[~missing] if missing.any() else column
     if present.empty:
@@ -325,11 +329,13 @@ def _read_input(column: pd.Series) -> _Column:
         if is_truth(present) or not is_number_like(present):
             return _read_levels(name, present, missing)
         values = numbers(column)
-    except TypeError as error:
-        raise UserError(
-            f"column {name!r} must hold single values, found {present.iloc[0]!r}"
-        ) from error
+    except TypeError as error:  # unhashable
+        raise _single_values_error(name, present.iloc[0]) from error
     return _Column(name, values, whole=is_whole(column, values[~missing]))
+
+
+def _single_values_error(name: str, cell: object) -> UserError:
+    return UserError(f"column {name!r} must hold numbers, texts or truth values, found {cell!r}")
 
 
 def _date_error(name: str, found: str) -> UserError:
@@ -341,6 +347,9 @@ def _date_error(name: str, found: str) -> UserError:
 
 def _read_levels(name: str, present: pd.Series, missing: NDArray[np.bool_]) -> _Column:
     positions, cells = pd.factorize(present)
+    for cell in cells:
+        if not isinstance(cell, str | bool | int | float | np.bool_ | np.number):
+            raise _single_values_error(name, cell)
     texts = [str(cell).strip() for cell in cells]
     choices: tuple[Choice, ...] = tuple(sorted(set(texts)))
     codes = {text: code for code, text in enumerate(choices)}
@@ -348,10 +357,20 @@ def _read_levels(name: str, present: pd.Series, missing: NDArray[np.bool_]) -> _
         choices, codes = (False, True), {text: TRUTH[text.lower()] for text in texts}
     elif all(map(_DATE.fullmatch, texts)):
         raise _date_error(name, texts[0])
+    elif not isinstance(present.dtype, pd.CategoricalDtype):
+        _refuse_almost_numbers(name, texts)
     _refuse_identifier(name, texts, len(missing))
     values = np.full(len(missing), np.nan)
     values[~missing] = np.array([codes[text] for text in texts])[positions]
     return _Column(name, values, levels=choices)
+
+
+def _refuse_almost_numbers(name: str, texts: list[str]) -> None:
+    if sum(_ALMOST_NUMBER.fullmatch(text) is not None for text in texts) > len(texts) / 2:
+        raise UserError(
+            f"column {name!r} holds text that looks like numbers, such as {texts[0]!r}; write "
+            "numbers with a decimal point, without thousands separators and signs of a unit"
+        )
 
 
 def _refuse_identifier(name: str, texts: list[str], n: int) -> None:
@@ -416,6 +435,17 @@ def _refuse_constant_targets(Y: NDArray[np.float64], targets: tuple[str, ...]) -
         raise UserError(
             f"target {_listed(constant)} is the same in every row; leave it out of the targets"
         )
+
+
+def _refuse_extremes(named: list[tuple[str, NDArray[np.float64]]]) -> None:
+    """Values whose squares are beyond floating point."""
+    for name, values in named:
+        greatest = max(np.nanmax(values), -np.nanmin(values))
+        if not SMALLEST < greatest < 1 / SMALLEST:
+            raise UserError(
+                f"column {name!r} holds values up to {greatest:g}; rescale it so that they lie "
+                f"between {SMALLEST:g} and {1 / SMALLEST:g}"
+            )
 
 
 def _row_hashes(columns: list[NDArray[np.float64]]) -> NDArray[np.uint64]:
