@@ -1,0 +1,117 @@
+"""What every member of the portfolio promises."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from understudy.core.surrogate import Surrogate
+from understudy.models.tabular.portfolio import MODELS, PORTFOLIO, Candidate
+
+QUICK = {"max_seconds": 1.0}
+"""Shorter training for checks of behaviour rather than of quality."""
+
+EXPECTED_FAILURES = {
+    "check_sample_weights_pandas_series": "sample weights are not part of the contract",
+}
+"""Checks of scikit-learn that do not apply, with the reason."""
+
+
+def surrogate(candidate: Candidate) -> Surrogate:
+    made = candidate.model(**dict(candidate.params))
+    known = made.get_params(deep=False)
+    return made.set_params(**{k: v for k, v in QUICK.items() if k in known})
+
+
+def table(n: int = 60, d: int = 3, m: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-2.0, 7.0, size=(n, d))
+    Y = np.column_stack([np.sin(X[:, 0]) + X[:, 1], 1e3 * X[:, 2] ** 2])
+    return X, Y[:, :m]
+
+
+each_member = pytest.mark.parametrize("candidate", PORTFOLIO, ids=lambda c: c.name)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> dict[str, Surrogate]:
+    return {c.name: surrogate(c).fit(*table()) for c in PORTFOLIO}
+
+
+@pytest.mark.parametrize(
+    ("estimator", "check"),
+    [
+        pytest.param(
+            estimator, check, id=f"{candidate.name}-{getattr(check, 'func', check).__name__}"
+        )
+        for candidate in PORTFOLIO
+        for estimator, check in estimator_checks_generator(surrogate(candidate), mark=None)
+    ],
+)
+def test_scikit_learn_accepts_it_as_a_regressor(estimator, check):
+    name = getattr(check, "func", check).__name__
+    if name in EXPECTED_FAILURES:
+        pytest.skip(EXPECTED_FAILURES[name])
+    check(estimator)
+
+
+@each_member
+def test_it_explains_a_smooth_function(candidate, fitted):
+    assert fitted[candidate.name].score(*table()) > 0.8
+
+
+@each_member
+def test_its_state_comes_back_bit_for_bit(candidate, fitted):
+    member = fitted[candidate.name]
+    head, tensors = member.state()
+    again = MODELS[head["class"]].from_state(head, tensors)
+    X = table()[0]
+    for mine, its in zip(again.predict(X, return_std=True), member.predict(X, return_std=True)):
+        assert np.array_equal(mine, its)
+
+
+@each_member
+def test_the_same_seed_gives_the_same_predictions(candidate):
+    X, Y = table(30)
+    free = clone(surrogate(candidate))
+    if "max_seconds" in free.get_params():
+        free.set_params(max_seconds=None)
+    first, second = (clone(free).fit(X, Y).predict(X) for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+@each_member
+def test_its_joint_posterior_has_its_marginal_mean(candidate, fitted):
+    member = fitted[candidate.name]
+    X = torch.from_numpy(table()[0][:6]).reshape(2, 3, 3)
+    posterior = member.posterior(X)
+    assert posterior.mean.shape == posterior.variance.shape == (2, 3, 2)
+    marginal = member.predictive(X.reshape(6, 3).numpy())
+    assert torch.allclose(posterior.mean.reshape(6, 2), marginal.mean, rtol=0.05, atol=0.5)
+
+
+@each_member
+def test_observations_are_no_surer_than_the_function(candidate, fitted):
+    member = fitted[candidate.name]
+    X = torch.from_numpy(table()[0][:5])
+    latent, noisy = (member.posterior(X, observation_noise=flag).variance for flag in (False, True))
+    assert bool((noisy >= latent - 1e-9).all())
+
+
+@each_member
+def test_its_error_bars_are_positive_and_finite_far_from_the_data(candidate, fitted):
+    far = np.full((4, 3), 100.0)
+    mean, sd = fitted[candidate.name].predict(far, return_std=True)
+    assert np.isfinite(mean).all()
+    assert (sd > 0).all()
+    assert np.isfinite(sd).all()
+
+
+@each_member
+def test_out_of_fold_errors_are_those_of_unseen_rows(candidate):
+    rng = np.random.default_rng(1)
+    X, y = rng.uniform(size=(60, 3)), rng.normal(size=60)  # nothing to learn
+    predictive = surrogate(candidate).fit_cross_validated(X, y, np.arange(60) % 5)
+    error = float((predictive.mean[:, 0] - torch.from_numpy(y)).square().mean())
+    assert error > 0.85 * y.var()
