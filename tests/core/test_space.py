@@ -275,6 +275,9 @@ def test_what_cannot_be_is_refused(build, sentence):
         '{"inputs": [{"type": "continuous", "name": "x", "lower": "a", "upper": 1}]}',
         '{"inputs": [{"type": "categorical", "name": "x", "choices": [[1], [2]]}]}',
         '{"inputs": [{"type": ["continuous"]}]}',
+        '{"inputs": [{"type": "integer", "name": "x", "lower": 0, "upper": 1e999, "unit": ""}]}',
+        '{"inputs": [{"type": "integer", "name": "x", "lower": 0, "upper": 1' + "0" * 400 + "}]}",
+        '{"inputs": ["x"]}',
         "[" * 100000,
     ],
 )

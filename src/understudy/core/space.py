@@ -95,6 +95,7 @@ class Continuous:
 
     def __post_init__(self) -> None:
         _check_name(self.name)
+        object.__setattr__(self, "log", bool(self.log))
         object.__setattr__(self, "lower", float(self.lower))
         object.__setattr__(self, "upper", float(self.upper))
         _check_bounds(self.name, self.lower, self.upper)
@@ -390,7 +391,7 @@ class Space:
             return cls(tuple(_input_from_dict(item) for item in items))
         except UserError:
             raise
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
             raise UserError(f"not a description of a space: {error!r}") from error
 
     def distributions(self) -> dict[str, BaseDistribution]:
