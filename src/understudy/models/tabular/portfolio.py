@@ -63,6 +63,13 @@ class Candidate:
 PORTFOLIO: tuple[Candidate, ...] = (
     Candidate("polynomial", PolynomialSurrogate),
     Candidate("exact-gp", ExactGP, lambda task: task.rows <= 10_000),
+    Candidate(
+        "smooth-gp",
+        ExactGP,
+        lambda task: task.rows <= 2_000,
+        after="exact-gp",
+        params=(("kernel", "rbf"),),
+    ),
     Candidate("sparse-gp", SparseGP, lambda task: task.rows > 2_000),
     Candidate("infinite-width", InfiniteWidthSurrogate, lambda task: task.rows <= 2_000),
     Candidate("deep-ensemble", DeepEnsemble),
