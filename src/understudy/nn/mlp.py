@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +62,7 @@ class BatchedMLP(nn.Module):
         self.activation = ACTIVATIONS[activation]
         generator = torch.Generator().manual_seed(seed)
         gains = [gain] * (len(sizes) - 2) + [last_gain]
-        pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+        pairs = list(pairwise(sizes))
         self.weights = nn.ParameterList(
             torch.randn(networks, i, o, generator=generator, dtype=dtype) * (g / math.sqrt(i))
             for (i, o), g in zip(pairs, gains, strict=True)
@@ -72,16 +73,14 @@ class BatchedMLP(nn.Module):
             for i, o in pairs
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, which: slice = slice(None)) -> Tensor:  # noqa: B008
         """Outputs (B, n, o) at shared inputs (n, d) or one set a network, (B, n, d)."""
-        return self.features(x, last=True)
+        h = self.features(x, which)
+        return torch.baddbmm(self.biases[-1][which], h, self.weights[-1][which])
 
-    def features(self, x: Tensor, last: bool = False) -> Tensor:
-        """Last hidden layer (B, n, h), or with `last` the outputs."""
-        h = x.expand(self.networks, *x.shape) if x.ndim == 2 else x
-        hidden = len(self.weights) - 1
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            if layer == hidden:
-                return torch.baddbmm(bias, h, weight) if last else h
-            h = self.activation(torch.baddbmm(bias, h, weight))
+    def features(self, x: Tensor, which: slice = slice(None)) -> Tensor:  # noqa: B008
+        """Last hidden layer (B, n, h), of some of the networks if asked."""
+        h = x.expand(len(self.weights[0][which]), *x.shape) if x.ndim == 2 else x
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            h = self.activation(torch.baddbmm(bias[which], h, weight[which]))
         return h

@@ -1,0 +1,226 @@
+r"""Deep ensemble: independently initialised networks whose disagreement is what is not known.
+
+Lakshminarayanan et al. 2017, arXiv 1612.01474. With M networks of means :math:`\mu_i` and variances
+:math:`\sigma_i^2`, the predictive is one Gaussian with the moments of their mixture. Differences:
+
+- Half the networks are SiLU, which suits smooth simulators, half tanh, which suits rough tables;
+  :math:`w` weights the halves for each output by their held-out error, so that
+  :math:`\mu = \sum_k w_k \bar\mu_k`, and likewise noise :math:`\bar\sigma^2`.
+- The variance is :math:`a\,\bar\sigma^2 + c\,D + b` with :math:`D` the networks' disagreement, where
+  :math:`a, b, c > 0` of each output maximise the likelihood of rows that the networks had not seen.
+- No adversarial examples.
+
+Draws are whole functions: function s is :math:`\sum_k w_k \mu_{k,s}`, spread about the mean so that
+their variance over the unit cube is on average :math:`c\,D`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from understudy.core.posterior import FunctionSamplePosterior
+from understudy.core.predictive import Predictive
+from understudy.core.surrogate import Surrogate
+from understudy.models.tabular.committee import Recipe, Regressor, inner_folds, train_committee
+
+if TYPE_CHECKING:
+    from botorch.posteriors import Posterior
+    from numpy.typing import NDArray
+
+KINDS = ("silu", "tanh")
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean, noise variance and disagreement of networks, each (..., n, m)."""
+
+    mean: Tensor
+    noise: Tensor
+    disagreement: Tensor
+
+    @classmethod
+    def of(cls, means: Tensor, variances: Tensor, weights: Tensor) -> Moments:
+        """From (k, r, ..., n, m) of k kinds with r networks each and weights (k, m)."""
+        k, r = means.shape[:2]
+        weight = weights.reshape(k, *[1] * (means.ndim - 2), weights.shape[-1]) / r
+        mean = (weight * means).sum((0, 1))
+        spread = (weight * (means - mean).square()).sum((0, 1))
+        return cls(mean, (weight * variances).sum((0, 1)), spread)
+
+
+def weigh_kinds(means: Tensor, Z: Tensor, least: float = 0.15) -> Tensor:
+    """Weights (2, m) of two kinds that minimise the squared error of held-out means (2, n, m)."""
+    apart, error = means[0] - means[1], Z - means[1]
+    first = (apart * error).sum(0) / apart.square().sum(0).clamp_min(1e-12)
+    first = first.clamp(least, 1.0 - least)
+    return torch.stack([first, 1.0 - first])
+
+
+def scale_variances(moments: Moments, Z: Tensor) -> Tensor:
+    """Return (3, m) factors a, c and b by maximum likelihood on held-out rows.
+
+    A standard normal prior on log a and log c keeps them near 1 where rows are few.
+    """
+    error = (Z - moments.mean).square()
+    parts = torch.stack([moments.noise, moments.disagreement, torch.ones_like(error)])
+    logs = torch.zeros(3, Z.shape[1], dtype=Z.dtype)
+    logs[2] = (0.3 * error.mean(0)).clamp_min(1e-9).log()
+    start = logs.clone()
+    logs.requires_grad_(True)
+    optimizer = torch.optim.LBFGS([logs], max_iter=60, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        variance = (logs.exp().unsqueeze(1) * parts).sum(0) + 1e-10
+        loss = 0.5 * (variance.log() + error / variance).sum() + 0.5 * (logs[:2].square()).sum()
+        loss = loss + 0.05 * (logs[2] - start[2]).square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[arg-type]
+    found = logs.detach()
+    return torch.where(found.isfinite().all(0), found, start).exp()
+
+
+class DeepEnsemble(Surrogate):
+    """Deep ensemble whose cross-validation is part of its training.
+
+    Parameters
+    ----------
+    members : int
+        Functions in the ensemble, each a SiLU and a tanh network; 5 as in the paper.
+    width, depth : int
+        Of the hidden layers.
+    weight_decay : float
+        Of SOAP.
+    max_steps : int, optional
+        Optimiser steps; by default from the number of rows.
+    max_seconds : float, optional
+        Wall time of a fit; the learning rate has annealed by then.
+    seed : int
+    """
+
+    def __init__(
+        self,
+        *,
+        members: int = 5,
+        width: int = 64,
+        depth: int = 2,
+        weight_decay: float = 0.3,
+        max_steps: int | None = None,
+        max_seconds: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.members = members
+        self.width = width
+        self.depth = depth
+        self.weight_decay = weight_decay
+        self.max_steps = max_steps
+        self.max_seconds = max_seconds
+        self.seed = seed
+
+    def _fit(self, U: Tensor, Z: Tensor) -> None:
+        self._fit_folds(U, Z, inner_folds(len(U), self.seed))
+
+    def _fit_folds(self, U: Tensor, Z: Tensor, folds: NDArray[np.int_]) -> Predictive:
+        self._shift, self._spread = U.mean(0), U.std(0).clamp_min(0.1)
+        x, y = ((U - self._shift) / self._spread).float(), Z.float()
+        committees = [
+            train_committee(x, y, np.asarray(folds), self._recipe(k)) for k in range(len(KINDS))
+        ]
+        self._networks = [committee.network for committee in committees]
+        means = torch.stack([committee.mean for committee in committees]).double()
+        noise = torch.stack([committee.variance for committee in committees]).double()
+        held_out = Z[torch.from_numpy(np.asarray(folds) >= 0)]
+        self._weights = weigh_kinds(means.mean(1), held_out)
+        moments = Moments.of(means, noise, self._weights)
+        self._factors = scale_variances(moments, held_out)
+        self._stretch = self._match_spread(U.shape[1])
+        if any(committee.interrupted for committee in committees):
+            raise KeyboardInterrupt
+        return self._gaussian(moments)
+
+    def _recipe(self, kind: int) -> Recipe:
+        return Recipe(
+            members=self.members,
+            activation=KINDS[kind],
+            width=self.width,
+            depth=self.depth,
+            weight_decay=self.weight_decay,
+            steps=self.max_steps,
+            seconds=None if self.max_seconds is None else 0.5 * self.max_seconds,
+            seed=2 * self.seed + kind,
+        )
+
+    def _gaussian(self, moments: Moments) -> Predictive:
+        a, c, b = self._factors
+        variance = a * moments.noise + c * moments.disagreement + b + 1e-10
+        return Predictive.gaussian(moments.mean, variance.sqrt())
+
+    def _members_at(self, U: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and variances (k, s, n, m) of the networks at U (n, d)."""
+        x = ((U - self._shift) / self._spread).to(self._networks[0].line.dtype)
+        both = [network(x) for network in self._networks]
+        return torch.stack([mean for mean, _ in both]), torch.stack([var for _, var in both])
+
+    def _predictive(self, U: Tensor) -> Predictive:
+        means, variances = self._members_at(U)
+        return self._gaussian(Moments.of(means.double(), variances.double(), self._weights))
+
+    @torch.no_grad()
+    def _match_spread(self, inputs: int) -> Tensor:
+        """Factor (m,) on the functions' deviations that gives them the calibrated disagreement."""
+        U = torch.quasirandom.SobolEngine(min(inputs, 1000), scramble=True, seed=0).draw(256)
+        U = U.double()[:, torch.arange(inputs) % U.shape[1]]
+        means, variances = self._members_at(U)
+        moments = Moments.of(means.double(), variances.double(), self._weights)
+        functions = (self._weights[:, None, None] * means.double()).sum(0)
+        among = functions.var(0, correction=0).mean(0).clamp_min(1e-12)
+        return (self._factors[1] * moments.disagreement.mean(0) / among).sqrt().clamp(0.1, 10.0)
+
+    def _posterior(self, U: Tensor, observation_noise: bool) -> Posterior:
+        shape = U.shape[:-1]
+        exact = [_doubled(network) for network in self._networks]
+        x = ((U - self._shift) / self._spread).reshape(-1, U.shape[-1])
+        both = [network(x) for network in exact]
+        weights = self._weights[:, None, None]
+        functions = (weights * torch.stack([mean for mean, _ in both])).sum(0)
+        mean = functions.mean(0)
+        functions = (mean + self._stretch * (functions - mean)).reshape(self.members, *shape, -1)
+        if not observation_noise:
+            return FunctionSamplePosterior(functions)
+        noise = (weights * torch.stack([variance for _, variance in both])).sum(0).mean(0)
+        variance = self._factors[0] * noise + self._factors[2]
+        return FunctionSamplePosterior(functions, variance.reshape(*shape, -1))
+
+    def _state(self) -> dict[str, Tensor]:
+        state = {name: getattr(self, f"_{name}") for name in _STATE}
+        for kind, network in zip(KINDS, self._networks, strict=True):
+            state |= {f"{kind}.{name}": value for name, value in network.state_dict().items()}
+        return state
+
+    def _load(self, state: dict[str, Tensor]) -> None:
+        for name in _STATE:
+            setattr(self, f"_{name}", state[name])
+        self._networks = []
+        for kind in KINDS:
+            own = {k.removeprefix(f"{kind}."): v for k, v in state.items() if k.startswith(kind)}
+            members, inputs, outputs = own["line"].shape
+            network = Regressor(members, inputs, outputs, self.width, self.depth, kind)
+            network.load_state_dict(own)
+            self._networks.append(network.requires_grad_(False))
+
+
+_STATE = ("shift", "spread", "weights", "factors", "stretch")
+
+
+def _doubled(network: Regressor) -> Regressor:
+    """Return a double-precision copy of a network."""
+    from copy import deepcopy
+
+    return deepcopy(network).double()

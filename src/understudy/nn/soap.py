@@ -1,0 +1,115 @@
+r"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024, arXiv 2409.11321).
+
+For a weight matrix with gradient :math:`G_t`,
+
+.. math:: L_t = \rho L_{t-1} + (1-\rho) G_t G_t^\top, \qquad
+          R_t = \rho R_{t-1} + (1-\rho) G_t^\top G_t
+
+have eigenvectors :math:`Q_L, Q_R`, followed by one step of orthogonal iteration now and then.
+Adam runs on :math:`G' = Q_L^\top G Q_R`, and the step turns back as :math:`Q_L N' Q_R^\top`.
+Weights may be stacks (B, in, out) of independent networks; each has its own preconditioner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class SOAP(Optimizer):
+    """Shampoo with Adam in the preconditioner's eigenbasis, for stacks of small networks.
+
+    Parameters
+    ----------
+    params : iterable
+        Parameters (B, in, out) or (in, out), or groups of them. Those with a side of 1 or longer
+        than `largest_side` get Adam.
+    lr : float
+        Step size; 3e-2 suits small networks on standardised data.
+    betas : (float, float)
+        Decay of the momentum and of the second moment.
+    weight_decay : float
+        Decoupled, as in AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101).
+    every : int
+        Steps between updates of the eigenbasis.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 3e-2,
+        betas: tuple[float, float] = (0.95, 0.95),
+        weight_decay: float = 0.0,
+        every: int = 10,
+        largest_side: int = 512,
+        eps: float = 1e-8,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "weight_decay": weight_decay,
+            "every": every,
+            "largest_side": largest_side,
+            "eps": eps,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update every parameter from its gradient."""
+        loss = None if closure is None else closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._step_one(parameter, parameter.grad, group)
+        return loss
+
+    def _step_one(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            self._start(state, parameter, gradient, group)
+        state["step"] += 1
+        t, (beta1, beta2) = int(state["step"]), group["betas"]
+        left, right = state.get("left_vectors"), state.get("right_vectors")
+        if left is not None and right is not None:
+            turned = left.mT @ gradient @ right
+        else:
+            turned = gradient
+        first = state["first"].lerp_(turned, 1.0 - beta1)
+        second = state["second"].mul_(beta2).addcmul_(turned, turned, value=1.0 - beta2)
+        scale = (second / (1.0 - beta2**t)).sqrt_().add_(group["eps"])
+        update = (first / (1.0 - beta1**t)).div_(scale)
+        if left is not None and right is not None:
+            update = left @ update @ right.mT
+        parameter.mul_(1.0 - group["lr"] * group["weight_decay"])
+        parameter.sub_(update, alpha=group["lr"])
+        if left is not None and t % 2 == 0:
+            state["left"].lerp_(gradient @ gradient.mT, 1.0 - beta2**2)
+            state["right"].lerp_(gradient.mT @ gradient, 1.0 - beta2**2)
+            if t % group["every"] == 0:
+                self._turn(state)
+
+    def _start(
+        self, state: dict[str, Tensor], parameter: Tensor, gradient: Tensor, group: dict[str, Any]
+    ) -> None:
+        state["step"] = torch.zeros(())
+        state["first"], state["second"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        sides = parameter.shape[-2:]
+        if parameter.ndim < 2 or min(sides) < 2 or max(sides) > group["largest_side"]:
+            return
+        state["left"], state["right"] = gradient @ gradient.mT, gradient.mT @ gradient
+        for side in ("left", "right"):
+            vectors = torch.linalg.eigh(state[side].double()).eigenvectors.flip(-1)
+            state[f"{side}_vectors"] = vectors.to(parameter.dtype)
+
+    def _turn(self, state: dict[str, Tensor]) -> None:
+        """One step of orthogonal iteration; the momentum follows the basis."""
+        left, right = state["left_vectors"], state["right_vectors"]
+        new_left = torch.linalg.qr(state["left"] @ left).Q
+        new_right = torch.linalg.qr(state["right"] @ right).Q
+        state["first"] = (new_left.mT @ left) @ state["first"] @ (right.mT @ new_right)
+        state["left_vectors"], state["right_vectors"] = new_left, new_right
