@@ -28,11 +28,12 @@ from understudy.models.tabular.conditioning import GaussianProcess, Prior
 from understudy.models.tabular.marginal_likelihood import (
     FAMILIES,
     Deadline,
-    MarginalLikelihood,
+    StationaryLikelihood,
     climb,
+    dimension_scaled,
     most_probable,
+    most_probable_shared,
 )
-from understudy.models.tabular.marginal_likelihood import Prior as Hyperprior
 
 if TYPE_CHECKING:
     from botorch.models import SingleTaskGP
@@ -147,22 +148,18 @@ class ExactGP(GaussianProcess):
                 f"ExactGP takes at most {MAX_ROWS:,} rows, got {rows:,}: use SparseGP for more"
             )
 
-    def _likelihood(self, X: Array) -> MarginalLikelihood:
-        prior = Hyperprior(X.shape[1], self.learn_outputscale, self.min_noise)
-        return MarginalLikelihood(X, self.kernel, prior)
+    def _likelihood(self, X: Array) -> StationaryLikelihood:
+        prior = dimension_scaled(X.shape[1], self.learn_outputscale, self.min_noise)
+        return StationaryLikelihood(X, self.kernel, prior)
 
     def _hyperparameters(self, X: Array, Y: Array, deadline: Deadline) -> Array:
         """Hyperparameters theta (m, d + 2), or (1, d + 2) shared where factors would not fit."""
         n, m = Y.shape
-        chosen = np.random.default_rng(self.seed).permutation(n)
-        most = chosen[: self.max_exact]
+        rows = np.random.default_rng(self.seed).permutation(n)[: self.max_exact]
+        likelihood = self._likelihood(X[rows])
         if m > 1 and m * n**2 > _FACTOR_CELLS:
-            likelihood = self._likelihood(X[most])
-            targets = np.asfortranarray(Y[most])
-            grid = likelihood.prior.grid()
-            values = [likelihood.values(theta, targets).sum() for theta in grid]
-            return climb(likelihood, targets, grid[int(np.argmin(values))], deadline)[None]
-        return most_probable(self._likelihood(X[most]), Y[most], deadline)
+            return most_probable_shared(likelihood, Y[rows], deadline)[None]
+        return most_probable(likelihood, Y[rows], deadline)
 
     def _prior_of(self, theta: Array, outputs: int) -> Prior:
         """Prior at hyperparameters theta (g, d + 2), where g is 1 or the number of outputs."""

@@ -44,13 +44,43 @@ _TOLERANCE = 1e-6  # least relative gain of an iteration
 
 @dataclass(frozen=True)
 class Prior:
-    r"""Prior of length-scales, noise variance and output scale, and the box they stay in.
+    r"""Prior of hyperparameters, the box they stay in, and where to start.
+
+    Hyperparameters are kept as :math:`\theta`: logarithms of a kernel's p - 2 parameters, of the
+    noise variance :math:`\sigma^2` and of the output scale :math:`s^2`. Each is normal a priori;
+    densities are those of the parameters themselves, except for :math:`s^2`, that of its logarithm.
+
+    Parameters
+    ----------
+    loc, sd : ndarray (p,)
+        Mean and standard deviation of theta.
+    lower, upper : ndarray (p,)
+        The box; equal where a hyperparameter is fixed.
+    starts : ndarray (s, p)
+        Points from the best of which each search starts.
+    """
+
+    loc: Array
+    sd: Array
+    lower: Array
+    upper: Array
+    starts: Array
+
+    def penalty(self, theta: Array) -> tuple[float, Array]:
+        """Negative log density at theta, up to a constant, and its gradient."""
+        jacobian = np.r_[np.ones(len(theta) - 1), 0.0]
+        z = (theta - self.loc) / self.sd
+        return float(0.5 * z @ z + jacobian @ theta), jacobian + z / self.sd
+
+
+def dimension_scaled(inputs: int, learn_outputscale: bool = True, min_noise: float = 1e-6) -> Prior:
+    r"""Prior of a stationary kernel's length-scales, noise and output scale.
 
     .. math:: \ell_k \sim \mathrm{LogNormal}(\sqrt2 + \tfrac12 \log d, \sqrt3), \quad
               \sigma^2 \sim \mathrm{LogNormal}(-4, 1), \quad \log s^2 \sim N(0, 2^2)
 
-    for inputs in the unit cube and an output of variance 1. Hyperparameters are kept as
-    :math:`\theta = (\log\ell_1, \ldots, \log\ell_d, \log\sigma^2, \log s^2)`.
+    for inputs in the unit cube and an output of variance 1. Length-scales stay above 0.025, as in
+    BoTorch. Starts lie at the prior's mode and at up to seven times its length-scales.
 
     Parameters
     ----------
@@ -61,43 +91,17 @@ class Prior:
     min_noise : float
         Least :math:`\sigma^2`.
     """
-
-    inputs: int
-    learn_outputscale: bool = True
-    min_noise: float = 1e-6
-    lengthscale_sd: float = math.sqrt(3.0)
-    noise_loc: float = -4.0
-    noise_sd: float = 1.0
-    outputscale_sd: float = 2.0
-
-    @property
-    def lengthscale_loc(self) -> float:
-        """Mean of the log length-scale."""
-        return math.sqrt(2.0) + 0.5 * math.log(self.inputs)
-
-    @property
-    def bounds(self) -> list[tuple[float, float]]:
-        """Box of theta; its lower end for length-scales, 0.025, is BoTorch's."""
-        scale = (-7.0, 7.0) if self.learn_outputscale else (0.0, 0.0)
-        return [(math.log(0.025), 12.0)] * self.inputs + [(math.log(self.min_noise), 2.0), scale]
-
-    def grid(self) -> Array:
-        """Starting points (9, d + 2): near the prior's mode and at up to 7 times its scales."""
-        mode = self.lengthscale_loc - self.lengthscale_sd**2
-        points = [
-            (mode + shift, noise) for shift in (0.0, 1.0, 2.0) for noise in (-5.0, -8.0, -2.0)
-        ]
-        lengths = np.repeat([[length] for length, _ in points], self.inputs, axis=1)
-        noises = np.maximum([noise for _, noise in points], math.log(self.min_noise))
-        return np.column_stack([lengths, noises, np.zeros(len(points))])
-
-    def penalty(self, theta: Array) -> tuple[float, Array]:
-        """Negative log density at theta, up to a constant, and its gradient."""
-        loc = np.r_[np.full(self.inputs, self.lengthscale_loc), self.noise_loc, 0.0]
-        sd = np.r_[np.full(self.inputs, self.lengthscale_sd), self.noise_sd, self.outputscale_sd]
-        jacobian = np.r_[np.ones(self.inputs + 1), 0.0]  # densities of l and noise, not their logs
-        z = (theta - loc) / sd
-        return float(0.5 * z @ z + jacobian @ theta), jacobian + z / sd
+    mean, variance = math.sqrt(2.0) + 0.5 * math.log(inputs), 3.0
+    floor, scale = math.log(min_noise), 7.0 * learn_outputscale
+    points = [(mean - variance + a, b) for a in (0.0, 1.0, 2.0) for b in (-5.0, -8.0, -2.0)]
+    starts = [np.r_[np.full(inputs, a), max(b, floor), 0.0] for a, b in points]
+    return Prior(
+        loc=np.r_[np.full(inputs, mean), -4.0, 0.0],
+        sd=np.r_[np.full(inputs, math.sqrt(variance)), 1.0, 2.0],
+        lower=np.r_[np.full(inputs, math.log(0.025)), floor, -scale],
+        upper=np.r_[np.full(inputs, 12.0), 2.0, scale],
+        starts=np.array(starts),
+    )
 
 
 def matern52(squares: Array, log_scale: float, root: Array, work: Array, slope: Array) -> None:
@@ -143,30 +147,31 @@ FAMILIES = {
 class MarginalLikelihood:
     """The objective f of outputs that share hyperparameters, and its gradient.
 
+    A subclass gives ``_fill``, which writes the lower triangle of the noise-free K, and
+    ``_kernel_gradient``, which contracts the M that then lies in its place.
+
     Parameters
     ----------
-    X : ndarray (n, d)
-        Inputs in the unit cube.
-    kernel : str
-        Key of `FAMILIES`.
+    rows : int
+        Number of training rows, n.
     prior : Prior
     """
 
-    def __init__(self, X: Array, kernel: str, prior: Prior) -> None:
-        n, d = X.shape
-        self.X = X - X.mean(0)
+    def __init__(self, rows: int, prior: Prior) -> None:
         self.prior = prior
-        self.family = FAMILIES[kernel]
         self.evaluations = 0
-        self._K = np.empty((n, n), order="F")
-        self._slope = np.empty((n, n), order="F")
-        self._scaled = np.ones((n, d + 1), order="F")
-        self._ones = np.ones(n)
-        self._root, self._work = np.empty((2, n * min(n, _PANEL)))
+        self._K = np.empty((rows, rows), order="F")
+        self._ones = np.ones(rows)
+
+    def _fill(self, theta: Array) -> None:
+        raise NotImplementedError
+
+    def _kernel_gradient(self) -> Array:
+        raise NotImplementedError
 
     def __call__(self, theta: Array, Y: Array) -> tuple[float, Array]:
-        """Objective, summed over the columns of Y (n, m), and its gradient, (d + 2,)."""
-        K, d, m = self._K, self.X.shape[1], Y.shape[1]
+        """Objective, summed over the columns of Y (n, m), and its gradient (p,)."""
+        K, m = self._K, Y.shape[1]
         halves, log_det = self._factorise(theta, Y)
         if not math.isfinite(log_det):
             return _FAILED, np.zeros_like(theta)
@@ -179,11 +184,10 @@ class MarginalLikelihood:
             blas.dsyr(-1.0, alpha[:, 0], lower=1, a=K, overwrite_a=1)
         else:
             blas.dsyrk(-1.0, alpha, beta=float(m), c=K, lower=1, overwrite_c=1)
-        noise = 0.5 * math.exp(theta[d]) * trace
+        noise = 0.5 * math.exp(theta[-2]) * trace
         scale = 0.5 * (m * len(K) - quadratic) - noise
-        gradient = m * gradient + np.r_[self._lengthscale_gradient(), noise, scale]
-        if not self.prior.learn_outputscale:
-            gradient[-1] = 0.0
+        gradient = m * gradient + np.r_[self._kernel_gradient(), noise, scale]
+        gradient[self.prior.lower == self.prior.upper] = 0.0
         return 0.5 * quadratic + m * (log_det + penalty), gradient
 
     def values(self, theta: Array, Y: Array) -> Array:
@@ -197,10 +201,9 @@ class MarginalLikelihood:
     def _factorise(self, theta: Array, Y: Array) -> tuple[Array, float]:
         """Factor K in place; return L^-1 (y - c) of each column and half of log det 2 pi K."""
         self.evaluations += 1
-        K, d = self._K, self.X.shape[1]
-        n = len(K)
+        K, n = self._K, len(self._K)
         self._fill(theta)
-        K.ravel(order="K")[:: n + 1] += math.exp(theta[d])
+        K.ravel(order="K")[:: n + 1] += math.exp(theta[-2])
         _, info = lapack.dpotrf(K, lower=1, clean=0, overwrite_a=1)
         if info != 0:
             return Y, math.inf
@@ -209,8 +212,30 @@ class MarginalLikelihood:
         halves = _solve(K, Y)
         return halves - np.outer(ones, ones @ halves / (ones @ ones)), log_det
 
+
+class StationaryLikelihood(MarginalLikelihood):
+    """Marginal likelihood of a stationary kernel with a length-scale for every input.
+
+    Parameters
+    ----------
+    X : ndarray (n, d)
+        Inputs in the unit cube.
+    kernel : str
+        Key of `FAMILIES`.
+    prior : Prior
+        As by `dimension_scaled`.
+    """
+
+    def __init__(self, X: Array, kernel: str, prior: Prior) -> None:
+        n, d = X.shape
+        super().__init__(n, prior)
+        self.X = X - X.mean(0)
+        self.family = FAMILIES[kernel]
+        self._slope = np.empty((n, n), order="F")
+        self._scaled = np.ones((n, d + 1), order="F")
+        self._root, self._work = np.empty((2, n * min(n, _PANEL)))
+
     def _fill(self, theta: Array) -> None:
-        """Write the lower triangle of the noise-free K, and of its slope."""
         K, S, n, d = self._K, self._scaled, len(self._K), self.X.shape[1]
         np.multiply(self.X, self.family.argument * np.exp(-theta[:d]), out=S[:, :d])
         blas.dsyrk(-2.0, S[:, :d], beta=0.0, c=K, lower=1, overwrite_c=1)
@@ -223,10 +248,9 @@ class MarginalLikelihood:
             panel, slope = K[start:, start:stop].T, self._slope[start:, start:stop].T
             root, work = (b[: shape[0] * shape[1]].reshape(shape) for b in (self._root, self._work))
             np.maximum(panel, 0.0, out=panel)
-            self.family.covariance(panel, float(theta[d + 1]), root, work, slope)
+            self.family.covariance(panel, float(theta[-1]), root, work, slope)
 
-    def _lengthscale_gradient(self) -> Array:
-        """Contraction of M, which lies in K, with the derivatives in the length-scales, (d,)."""
+    def _kernel_gradient(self) -> Array:
         M, G, S, n, d = self._K, self._slope, self._scaled, len(self._K), self.X.shape[1]
         for start in range(0, n, _PANEL):
             columns = slice(start, min(start + _PANEL, n))
@@ -268,7 +292,7 @@ def climb(
     deadline: Deadline,
     iterations: int = 200,
 ) -> Array:
-    """Improve theta (d + 2,) from a start by L-BFGS, for outputs Y (n, m) that share it."""
+    """Improve theta (p,) from a start by L-BFGS, for outputs Y (n, m) that share it."""
     size = Y.size
 
     def scaled(theta: Array) -> tuple[float, Array]:
@@ -280,7 +304,7 @@ def climb(
             raise StopIteration
 
     options = {"maxcor": 20, "ftol": _TOLERANCE, "gtol": 1e-6, "maxiter": iterations}
-    bounds = likelihood.prior.bounds
+    bounds = list(zip(likelihood.prior.lower, likelihood.prior.upper, strict=True))
     result = minimize(
         scaled,
         start,
@@ -294,12 +318,12 @@ def climb(
 
 
 def most_probable(likelihood: MarginalLikelihood, Y: Array, deadline: Deadline) -> Array:
-    """Hyperparameters of each output (m, d + 2) at the mode of their posterior.
+    """Hyperparameters of each output (m, p) at the mode of their posterior.
 
-    Each output starts from the best of a grid, whose factorisations all outputs share, of the
-    hyperparameters of the most correlated output done before, and of the mean of those done.
+    Each output starts from the best of the prior's starts, whose factorisations all outputs share,
+    of the hyperparameters of the most correlated output done before, and of the mean of those done.
     """
-    grid = likelihood.prior.grid()
+    grid = likelihood.prior.starts
     values = np.array([likelihood.values(theta, Y) for theta in grid])
     best, least = grid[values.argmin(0)], values.min(0)
     done: dict[int, Array] = {}
@@ -315,6 +339,13 @@ def most_probable(likelihood: MarginalLikelihood, Y: Array, deadline: Deadline) 
             start = climb(likelihood, y, start, deadline)
         done[j] = start
     return np.array([done[j] for j in range(Y.shape[1])])
+
+
+def most_probable_shared(likelihood: MarginalLikelihood, Y: Array, deadline: Deadline) -> Array:
+    """Hyperparameters (p,) at the mode of their posterior where all outputs (n, m) share them."""
+    values = [likelihood.values(theta, Y).sum() for theta in likelihood.prior.starts]
+    start = likelihood.prior.starts[int(np.argmin(values))]
+    return climb(likelihood, np.asfortranarray(Y), start, deadline)
 
 
 def spanning_order(Y: Array) -> list[tuple[int, int]]:

@@ -7,7 +7,8 @@ chunks. With :math:`C = L L^\top`, :math:`L^{-1} A L^{-\top} = V \Lambda V^\top`
 :math:`\psi(x) = V^\top L^{-1} k(Z, x)`, everything is diagonal: with :math:`w = V^\top L^{-1} b`,
 
 .. math:: \log p(y) \ge -\tfrac12 \Big[ (n - M) \log \sigma^2
-          + \sum_l \log(\sigma^2 + s^2 \lambda_l) + \frac{1}{\sigma^2} \Big( |y|^2 - \sum_l \frac{s^2 w_l^2}{\sigma^2 + s^2 \lambda_l} \Big)
+          + \sum_l \log(\sigma^2 + s^2 \lambda_l)
+          + \frac{1}{\sigma^2} \Big( |y|^2 - \sum_l \frac{s^2 w_l^2}{\sigma^2 + s^2 \lambda_l} \Big)
           + \frac{s^2}{\sigma^2} \Big( n - \sum_l \lambda_l \Big) \Big] + \text{const},
 
 .. math:: E[f(x)] = \sum_l \psi_l \frac{s^2 w_l}{\sigma^2 + s^2 \lambda_l}, \qquad
@@ -43,10 +44,11 @@ from understudy.models.tabular.exact_gp import StationaryKernel
 from understudy.models.tabular.marginal_likelihood import (
     FAMILIES,
     Deadline,
-    MarginalLikelihood,
     Prior,
-    climb,
+    StationaryLikelihood,
+    dimension_scaled,
     most_probable,
+    most_probable_shared,
 )
 
 if TYPE_CHECKING:
@@ -181,26 +183,24 @@ def _best_scales(
 ) -> tuple[float, float, float]:
     """Output scale, noise and mean that maximise the bound of one output."""
     n, rest = products[1, 1], max(products[1, 1] - spectrum.sum(), 0.0)
-    loc = np.array([0.0, prior.noise_loc])
-    sd = np.array([prior.outputscale_sd, prior.noise_sd])
 
-    def inner(scale: float, noise: float) -> Array:
+    def inner(noise: float, scale: float) -> Array:
         shrunk = projected * (scale / (noise + scale * spectrum))[:, None]
         return (products - projected.T @ shrunk) / noise
 
     def objective(theta: Array) -> float:
-        scale, noise = np.exp(theta)
-        forms = inner(scale, noise)
+        noise, scale = np.exp(theta)
+        forms = inner(noise, scale)
         quadratic = forms[0, 0] - forms[0, 1] ** 2 / forms[1, 1]
-        log_det = (n - len(spectrum)) * theta[1] + np.log(noise + scale * spectrum).sum()
-        penalty = 0.5 * np.square((theta - loc) / sd).sum() + theta[1]
+        log_det = (n - len(spectrum)) * theta[0] + np.log(noise + scale * spectrum).sum()
+        penalty = 0.5 * np.square((theta - prior.loc[-2:]) / prior.sd[-2:]).sum() + theta[0]
         return float((0.5 * (quadratic + log_det + rest * scale / noise) + penalty) / n)
 
-    bounds = [prior.bounds[-1], prior.bounds[-2]]
-    starts = [np.array([0.0, noise]) for noise in (-1.0, -3.0, -6.0)]
+    bounds = list(zip(prior.lower[-2:], prior.upper[-2:], strict=True))
+    starts = [np.array([noise, 0.0]) for noise in (-1.0, -3.0, -6.0)]
     result = minimize(objective, min(starts, key=objective), method="L-BFGS-B", bounds=bounds)
-    scale, noise = np.exp(result.x)
-    forms = inner(scale, noise)
+    noise, scale = np.exp(result.x)
+    forms = inner(noise, scale)
     return float(scale), float(noise), float(forms[0, 1] / forms[1, 1])
 
 
@@ -259,7 +259,7 @@ class SparseGP(Surrogate):
         return statistics
 
     def _hyperprior(self, inputs: int) -> Prior:
-        return Prior(inputs, min_noise=self.min_noise)
+        return dimension_scaled(inputs, min_noise=self.min_noise)
 
     def _choose_basis(self, U: Tensor, Z: Tensor) -> None:
         """Set the length-scales, inducing inputs and the process of each output."""
@@ -275,15 +275,13 @@ class SparseGP(Surrogate):
         generator = np.random.default_rng(self.seed)
         rows = generator.permutation(len(U))[: self.subset]
         Y = np.asfortranarray(Z.numpy()[rows])
-        likelihood = MarginalLikelihood(U.numpy()[rows], self.kernel, self._hyperprior(U.shape[1]))
+        likelihood = StationaryLikelihood(
+            U.numpy()[rows], self.kernel, self._hyperprior(U.shape[1])
+        )
         deadline = Deadline.after(self.max_seconds)
-        if m <= _OWN_KERNELS:
-            theta = most_probable(likelihood, Y, deadline)
-        else:
-            grid = likelihood.prior.grid()
-            start = grid[int(np.argmin([likelihood.values(t, Y).sum() for t in grid]))]
-            theta = climb(likelihood, Y, start, deadline)[None]
-        self._process = torch.arange(m) if m <= _OWN_KERNELS else torch.zeros(m, dtype=torch.long)
+        find = most_probable if m <= _OWN_KERNELS else most_probable_shared
+        theta = np.atleast_2d(find(likelihood, Y, deadline))
+        self._process = torch.arange(m).clamp_max(len(theta) - 1)
         lengthscale = torch.from_numpy(np.exp(theta[:, :-2]))
         kernel = StationaryKernel(self.kernel, lengthscale, torch.ones(len(theta)).double())
         near = U[generator.permutation(len(U))[:_CLUSTER_ROWS]]
