@@ -1,0 +1,252 @@
+"""Write a fitted surrogate as one HTML page that needs nothing else.
+
+Names from the data reach the page only through Jinja2's escaping or as JSON without angle
+brackets, and the page's own content security policy allows the scripts by their hashes and no
+connection at all; so neither a column's name nor anything else can run or load something.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from understudy.core.space import Categorical, Continuous, Space
+from understudy.report import sentences
+from understudy.report.figures import LEVELS, MOST_OUTPUTS, figure_data
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from understudy.models.tabular.fitted import FittedSurrogate
+
+_VERDICTS = 6  # outputs whose verdict is shown without being asked for
+_MODELS = 6  # members of the stack named in the summary
+
+
+def write_report(model: FittedSurrogate, path: str | Path) -> Path:
+    """Write the report of a fitted surrogate.
+
+    Parameters
+    ----------
+    model : FittedSurrogate
+    path : str or Path
+        The HTML file to write.
+
+    Returns
+    -------
+    Path
+        Where it was written.
+    """
+    from plotly.offline import get_plotlyjs
+
+    path = Path(path)
+    script = _part("page.js")
+    data = json.dumps(figure_data(model), separators=(",", ":"), allow_nan=False)
+    page = (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            **context(model, path.with_suffix(".us").name),
+            style=_part("page.css"),
+            plotly=get_plotlyjs(),
+            script=script,
+            data=_inert(data),
+            policy=_policy(get_plotlyjs(), script),
+        )
+    )
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def context(model: FittedSurrogate, file: str) -> dict[str, Any]:
+    """Collect what the page's text and tables say, as plain values.
+
+    Parameters
+    ----------
+    model : FittedSurrogate
+    file : str
+        Name of the model's file, for the examples.
+    """
+    lines = _evaluation(model)
+    primary = lines[0]["split"] if lines else ""
+    first = [line for line in lines if line["split"] == primary]
+    notes = [_note(note) for note in model.notes]
+    return {
+        "targets": list(model.targets),
+        "shown_targets": list(model.targets)[:MOST_OUTPUTS],
+        "inputs": [_input(item) for item in model.space],
+        "settings": model.settings,
+        "source": _source(model.settings),
+        "rows": _rows(model),
+        "evaluation": lines,
+        "primary": primary,
+        "splits": list(dict.fromkeys(line["split"] for line in lines)),
+        "verdicts": _verdicts(first),
+        "grades": sentences.GRADES,
+        "overview": sentences.overview(first) if len(first) > 2 else "",
+        "verdicts_shown": _VERDICTS,
+        "warnings": [note for note in notes if note["severity"] == "warning"],
+        "notes": [note for note in notes if note["severity"] != "warning"],
+        "leaderboard": _leaderboard(model),
+        "stack": _stack(model.leaderboard),
+        "transforms": [
+            {"target": target, "text": warp.describe()}
+            for target, warp in zip(model.targets, model.warps, strict=True)
+        ],
+        "sensitivity": model.sensitivity_ is not None,
+        "uncertainty": getattr(model.sensitivity_, "attrs", {}).get("uncertainty", ""),
+        "levels": LEVELS,
+        "command": f"understudy predict {shlex.quote(file)} new.csv -o predictions.csv",
+        "python": _snippet(model, file),
+        "split_words": sentences.SPLITS,
+        "metrics": sentences.METRICS,
+    }
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("understudy.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    names = ("number", "percent", "duration", "listed", "counted")
+    environment.filters.update({name: getattr(sentences, name) for name in names})
+    return environment
+
+
+def _part(name: str) -> str:
+    return (files("understudy.report") / name).read_text(encoding="utf-8")
+
+
+def _inert(text: str) -> str:
+    """JSON that cannot end its element: angle brackets and line separators as escapes."""
+    unsafe = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028"}
+    return "".join(unsafe.get(character, character) for character in text)
+
+
+def _policy(*scripts: str) -> str:
+    """Allow these scripts by hash, styles and generated images; nothing from anywhere."""
+    digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
+    )
+
+
+def _source(settings: Mapping[str, Any]) -> str:
+    named = str(settings.get("source") or settings.get("data") or "a table")
+    return "a table in memory" if named == "DataFrame" else named
+
+
+# -- tables -----------------------------------------------------------------------------------
+
+
+def _verdicts(lines: list[dict[str, Any]]) -> list[sentences.Verdict]:
+    """Verdicts in the order of the outputs; where they are many, the weakest first."""
+    if len(lines) > _VERDICTS:
+        lines = sorted(lines, key=lambda line: line["r2"])
+    return [sentences.verdict(line, len(lines)) for line in lines]
+
+
+def _rows(model: FittedSurrogate) -> dict[str, int]:
+    counts = model.evaluation.groupby("split")["rows"].max() if len(model.evaluation) else {}
+    tested = int(dict(counts).get("test", 0))
+    return {"fitted": int(model.settings.get("rows", len(model.training))), "tested": tested}
+
+
+def _evaluation(model: FittedSurrogate) -> list[dict[str, Any]]:
+    """Lines of the evaluation, test rows first, then in the order of the targets."""
+    table = model.evaluation.copy()
+    if "rows" not in table:
+        counts = model.held_out.groupby(["split", "target"]).size()
+        table["rows"] = [counts[line.split, line.target] for line in table.itertuples()]
+    order = {target: at for at, target in enumerate(model.targets)}
+    lines = [{str(k): v for k, v in line.items()} for line in table.to_dict("records")]
+    return sorted(lines, key=lambda line: (line["split"] != "test", order[line["target"]]))
+
+
+def _leaderboard(model: FittedSurrogate) -> list[dict[str, Any]]:
+    def value(row: Mapping[str, Any], name: str) -> float:
+        found = row.get(name)
+        return float("nan") if found is None or pd.isna(found) else float(found)
+
+    scores = ("weight", "r2", "rmse", "nlpd", "crps", "coverage_90")
+    columns = (*scores, "fit_seconds", "predict_seconds")
+    return [
+        {
+            "name": str(row["name"]),
+            "status": str(row.get("status", "")),
+            **{name: value(row, name) for name in columns},
+        }
+        for row in model.leaderboard.to_dict("records")
+    ]
+
+
+def _stack(leaderboard: pd.DataFrame) -> str:
+    """Members with their weights: "gp 62 %, ensemble 38 %"."""
+    used = leaderboard[(leaderboard["weight"] > 0.005) & (leaderboard["name"] != "stack")]
+    used = used.sort_values("weight", ascending=False)
+    parts = [
+        f"{name} {100 * weight:.0f} %"
+        for name, weight in zip(used["name"], used["weight"], strict=True)
+    ]
+    return ", ".join(parts[:_MODELS]) + (", ..." if len(parts) > _MODELS else "")
+
+
+def _note(note: Any) -> dict[str, Any]:
+    return {"kind": note.kind, "message": note.message, "severity": note.severity}
+
+
+def _input(item: Any) -> dict[str, str]:
+    if isinstance(item, Categorical):
+        shown = [str(choice) for choice in item.choices[:12]]
+        more = len(item.choices) - len(shown)
+        values = ", ".join(shown) + (f" and {more} more" if more else "")
+        return {"name": item.name, "kind": "category", "range": values, "unit": ""}
+    kind = "number" if isinstance(item, Continuous) else "whole number"
+    kind += ", logarithmic" if isinstance(item, Continuous) and item.log else ""
+    values = f"{item.lower:.5g} to {item.upper:.5g}"
+    return {"name": item.name, "kind": kind, "range": values, "unit": item.unit}
+
+
+# -- examples ---------------------------------------------------------------------------------
+
+
+def _snippet(model: FittedSurrogate, file: str) -> str:
+    """Python that loads the file and predicts the middle of the inputs' ranges."""
+    middle = _middle(model.space)
+    shown = list(middle.items())[:8]
+    cells = ",\n    ".join(f"{name!r}: [{value!r}]" for name, value in shown)
+    more = "    # ... and the other inputs\n" if len(middle) > len(shown) else ""
+    return (
+        "import pandas as pd\nimport understudy\n\n"
+        f"model = understudy.load({file!r})\n"
+        f"new = pd.DataFrame({{\n    {cells},\n{more}}})\n"
+        "print(model.predict_table(new).T)\n"
+    )
+
+
+def _middle(space: Space) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for item in space:
+        if isinstance(item, Categorical):
+            row[item.name] = item.choices[0]
+        elif isinstance(item, Continuous):
+            middle = np.sqrt(item.lower * item.upper) if item.log else (item.lower + item.upper) / 2
+            row[item.name] = float(f"{middle:.4g}")
+        else:
+            row[item.name] = (item.lower + item.upper) // 2
+    return row

@@ -1,0 +1,403 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("report-data").textContent);
+  const root = document.documentElement;
+  const at = (id) => document.getElementById(id);
+  const shown = { target: 0, split: 0, input: -1 };
+  const pointer = window.matchMedia("(hover: hover)");
+  let printing = false;
+
+  // -- words ----------------------------------------------------------------------------------
+
+  // Plotly reads text as a little HTML: a name must stay a name.
+  const plain = (text) =>
+    String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  const short = (text, most = 26) => {
+    const name = String(text);
+    return plain(name.length > most ? name.slice(0, most - 1) + "…" : name);
+  };
+  const percent = (share) => (100 * share).toFixed(share > 0.995 && share < 1 ? 1 : 0) + " %";
+  const target = () => data.targets[shown.target];
+  const labelled = (input, most) =>
+    short(input.name, most) + (input.unit ? " [" + plain(input.unit) + "]" : "");
+
+  // -- looks ----------------------------------------------------------------------------------
+
+  const color = (name) => getComputedStyle(root).getPropertyValue("--" + name).trim();
+  const axis = (title, more) => ({
+    title: { text: title, standoff: 8, font: { size: 13 } },
+    gridcolor: color("grid"),
+    linecolor: color("line"),
+    zeroline: false,
+    automargin: true,
+    ticks: "outside",
+    ticklen: 4,
+    tickcolor: color("line"),
+    tickfont: { size: 12 },
+    ...more,
+  });
+  const layout = (more) => ({
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: getComputedStyle(document.body).fontFamily, color: color("ink"), size: 13 },
+    margin: { l: 56, r: 14, t: 12, b: 46 },
+    hoverlabel: { bgcolor: color("paper"), bordercolor: color("line"), font: { color: color("ink") } },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: color("muted"), activecolor: color("ink") },
+    showlegend: false,
+    hovermode: "closest",
+    ...more,
+  });
+  const line = (ends, style) => ({
+    type: "line", layer: "below", line: { color: color("muted"), width: 1.2, dash: "dash", ...style }, ...ends,
+  });
+  const padded = (values) => {
+    const known = values.filter((v) => v !== null);
+    const low = Math.min(...known), high = Math.max(...known);
+    const room = 0.06 * (high - low || Math.abs(high) || 1);
+    return [low - room, high + room];
+  };
+  const legendBelow = { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12 } };
+
+  function draw(id, traces, design, words, about = target()) {
+    const canvas = at(id);
+    if (!canvas) return;
+    const figure = at("figure-" + id);
+    figure.querySelector(".subject").textContent = about;
+    figure.querySelector(".count").textContent = words;
+    const title = figure.querySelector("strong").textContent;
+    canvas.setAttribute("aria-label", [title, about, words].filter(Boolean).join(". "));
+    const height = design.height || 360;
+    canvas.style.height = height + "px";
+    const width = Math.max(240, canvas.clientWidth);
+    Plotly.react(canvas, traces, layout({ ...design, height, width }), {
+      displaylogo: false,
+      displayModeBar: pointer.matches && !printing ? "hover" : false,
+      modeBarButtons: [["toImage", "resetScale2d"]],
+      toImageButtonOptions: { format: "svg", filename: id },
+    });
+  }
+
+  // -- unseen runs ----------------------------------------------------------------------------
+
+  function unseen() {
+    const split = data.splits[shown.split];
+    const of = (name) => split[name][shown.target];
+    const y = of("y"), mean = of("mean"), low = of("low"), high = of("high");
+    const outside = y.map((value, i) => value < low[i] || value > high[i]);
+    const missed = outside.filter(Boolean).length;
+    const some = y.length < split.whole ? y.length.toLocaleString("en") + " of " : "";
+    const words =
+      some + split.whole.toLocaleString("en") + " rows shown; " + missed +
+      (missed === 1 ? " lies" : " lie") + " outside (diamonds).";
+    return { split, y, mean, low, high, outside, words };
+  }
+
+  // Two traces: rows inside and rows outside their interval, told apart by shape and by colour.
+  function points(rows, x, y, bars, hover) {
+    return [false, true].map((out) => {
+      const pick = (values) => values.filter((_, i) => rows.outside[i] === out);
+      const tint = color(out ? "signal" : "accent");
+      const many = rows.y.length > 400;
+      return {
+        type: "scatter",
+        mode: "markers",
+        name: out ? "outside" : "inside",
+        x: pick(x),
+        y: pick(y),
+        customdata: pick(rows.split.rows.map((row, i) => [row, rows.y[i], rows.mean[i]])),
+        hovertemplate: hover + "<extra></extra>",
+        marker: {
+          color: tint, symbol: out ? "diamond" : "circle", size: many ? 5 : 6.5,
+          opacity: out ? 0.95 : many ? 0.55 : 0.75,
+        },
+        ...(bars && {
+          error_y: {
+            type: "data", symmetric: false, color: tint, thickness: many ? 0.5 : 0.9, width: 0,
+            array: pick(bars.up), arrayminus: pick(bars.down),
+          },
+        }),
+      };
+    });
+  }
+  const hover = "row %{customdata[0]}<br>observed %{customdata[1]}<br>predicted %{customdata[2]}";
+
+  function parity(rows) {
+    const range = padded(rows.y.concat(rows.mean));
+    const bars = {
+      up: rows.high.map((v, i) => Math.max(0, v - rows.mean[i])),
+      down: rows.low.map((v, i) => Math.max(0, rows.mean[i] - v)),
+    };
+    draw("parity", points(rows, rows.y, rows.mean, bars, hover), {
+      height: printing ? 290 : 380,
+      xaxis: axis("observed", { range }),
+      yaxis: axis("predicted", { range }),
+      shapes: [line({ x0: range[0], y0: range[0], x1: range[1], y1: range[1] })],
+    }, rows.words);
+  }
+
+  function residuals(rows) {
+    const input = data.inputs[shown.input];
+    const known = rows.split.x;
+    const x = input && known ? known[shown.input] : rows.mean;
+    const residual = rows.y.map((v, i) => v - rows.mean[i]);
+    const title = input && known ? labelled(input, 34) : "predicted";
+    const kind = input && known && input.categorical ? { type: "category" } : input && known && input.log ? { type: "log" } : {};
+    const missing = input && !known ? "The inputs of these rows are not in the file. " : "";
+    draw("residuals", points(rows, input && known && input.categorical ? x.map((v) => short(v)) : x, residual, null, hover), {
+      height: printing ? 290 : 380,
+      xaxis: axis(title, kind),
+      yaxis: axis("observed − predicted"),
+      shapes: [line({ xref: "paper", x0: 0, x1: 1, y0: 0, y1: 0 })],
+    }, missing + rows.words);
+  }
+
+  function calibration(rows) {
+    const curve = rows.split.curve[shown.target];
+    const levels = curve.map((_, i) => i / (curve.length - 1));
+    const quarters = [0, 0.25, 0.5, 0.75, 1];
+    const reach = levels.map((p) => 1.96 * Math.sqrt((p * (1 - p)) / rows.split.whole));
+    const area = (values, fill) => ({
+      type: "scatter", mode: "lines", x: levels, y: values, hoverinfo: "skip",
+      line: { width: 0 }, ...(fill && { fill: "tonexty", fillcolor: color("band") }),
+    });
+    draw("calibration", [
+      area(levels.map((p, i) => Math.max(0, p - reach[i]))),
+      area(levels.map((p, i) => Math.min(1, p + reach[i])), true),
+      {
+        type: "scatter", mode: "lines", x: levels, y: curve,
+        line: { color: color("accent"), width: 2.4 },
+        hovertemplate: "expected %{x:.0%}<br>observed %{y:.0%}<extra></extra>",
+      },
+    ], {
+      height: printing ? 260 : 340,
+      margin: { l: 56, r: 24, t: 12, b: 46 },
+      xaxis: axis("expected share", { range: [0, 1], tickformat: ".0%", tickvals: quarters }),
+      yaxis: axis("observed share", { range: [0, 1], tickformat: ".0%", tickvals: quarters }),
+      shapes: [line({ x0: 0, y0: 0, x1: 1, y1: 1 })],
+    }, "");
+  }
+
+  // Wilson's interval of a share: no shorter where all or none are inside.
+  function wilson(share, n, z = 1.96) {
+    const middle = (share + (z * z) / (2 * n)) / (1 + (z * z) / n);
+    const half = (z / (1 + (z * z) / n)) * Math.sqrt((share * (1 - share)) / n + (z * z) / (4 * n * n));
+    return [middle - half, middle + half];
+  }
+
+  function coverage(rows) {
+    const levels = [50, 80, 90, 95];
+    const found = rows.split.coverage[shown.target];
+    const reach = found.map((share) => wilson(share, rows.split.whole));
+    draw("coverage", [{
+      type: "bar", x: levels.map((_, i) => i), y: found, width: 0.5,
+      marker: { color: color("accent-soft") },
+      error_y: {
+        type: "data", symmetric: false, color: color("ink"), thickness: 1.2, width: 5,
+        array: found.map((v, i) => reach[i][1] - v), arrayminus: found.map((v, i) => v - reach[i][0]),
+      },
+      text: found.map(percent), textposition: "inside", insidetextanchor: "start", textangle: 0,
+      textfont: { color: color("ink") },
+      hovertemplate: "%{y:.1%} inside<extra></extra>",
+    }], {
+      height: printing ? 260 : 340,
+      xaxis: axis("interval", { tickvals: levels.map((_, i) => i), ticktext: levels.map((l) => l + " %"), showgrid: false }),
+      yaxis: axis("share of rows inside", { range: [0, 1.03], tickformat: ".0%" }),
+      shapes: levels.map((level, i) => line(
+        { x0: i - 0.36, x1: i + 0.36, y0: level / 100, y1: level / 100, layer: "above" },
+        { color: color("signal"), width: 2.4, dash: "solid" })),
+    }, "");
+  }
+
+  // -- what it has learnt ---------------------------------------------------------------------
+
+  function sensitivity() {
+    const table = data.sensitivity;
+    if (!table) return;
+    const of = (name) => table[name][shown.target].slice().reverse();
+    const inputs = of("inputs").map((i) => data.inputs[i]);
+    const bars = (name, tint) => {
+      const value = of(name), low = of(name + "_low"), high = of(name + "_high");
+      return {
+        type: "bar", orientation: "h", name,
+        y: inputs.map((_, i) => i),
+        x: value,
+        customdata: inputs.map((input) => plain(input.name)),
+        marker: { color: tint },
+        error_x: {
+          type: "data", symmetric: false, color: color("ink"), thickness: 1, width: 3,
+          array: value.map((v, i) => Math.max(0, high[i] - v)),
+          arrayminus: value.map((v, i) => Math.max(0, v - low[i])),
+        },
+        hovertemplate: "%{customdata}: " + name + " %{x:.3f}<extra></extra>",
+      };
+    };
+    const wide = at("sensitivity").clientWidth > 560 ? 34 : 16;
+    draw("sensitivity", [bars("total", color("accent-soft")), bars("first", color("accent"))], {
+      height: 110 + 34 * inputs.length,
+      barmode: "group", bargap: 0.28, bargroupgap: 0.05,
+      showlegend: true, legend: { ...legendBelow, traceorder: "reversed" },
+      margin: { l: 56, r: 14, t: 36, b: 46 },
+      xaxis: axis("share of the variance", { rangemode: "tozero" }),
+      yaxis: axis("", {
+        tickvals: inputs.map((_, i) => i), ticktext: inputs.map((input) => short(input.name, wide)),
+        showgrid: false, ticks: "",
+      }),
+    }, inputs.length < data.inputs.length ? "The " + inputs.length + " largest of " + data.inputs.length + " inputs." : "");
+  }
+
+  function overview() {
+    if (!data.sensitivity || !at("overview")) return;
+    const map = data.sensitivity.map;
+    const inputs = map.inputs.slice().reverse().map((i) => data.inputs[i]);
+    const total = map.total.slice().reverse();
+    const narrow = at("overview").clientWidth < 560;
+    const columns = data.targets.map((_, j) => j), rows = inputs.map((_, i) => i);
+    const slanted = data.targets.length > (narrow ? 3 : 6);
+    const room = at("overview").clientWidth - (narrow ? 170 : 260);
+    const every = Math.ceil((14 * columns.length) / room);
+    const ticks = columns.filter((j) => j % every === 0);
+    draw("overview", [{
+      type: "heatmap", x: columns, y: rows,
+      z: total.map((row) => row.map((v) => Math.max(0, v))),
+      customdata: inputs.map((input) => data.targets.map((name) => [plain(name), plain(input.name)])),
+      hovertemplate: "%{customdata[0]}<br>%{customdata[1]}: total %{z:.2f}<extra></extra>",
+      zmin: 0, zmax: 1, xgap: 1, ygap: 1,
+      colorscale: [[0, color("surface")], [1, color("accent")]],
+      colorbar: { thickness: 10, outlinewidth: 0, tickvals: [0, 0.5, 1], len: 0.9 },
+    }], {
+      height: (slanted ? 150 : 90) + 22 * inputs.length,
+      xaxis: axis("", {
+        tickvals: ticks, ticktext: ticks.map((j) => short(data.targets[j], 16)),
+        tickangle: slanted ? -60 : 0, showgrid: false, ticks: "",
+      }),
+      yaxis: axis("", {
+        tickvals: rows, ticktext: inputs.map((input) => short(input.name, narrow ? 14 : 30)),
+        showgrid: false, ticks: "",
+      }),
+    }, inputs.length < data.inputs.length ? "The " + inputs.length + " most influential of " + data.inputs.length + " inputs." : "", "");
+  }
+
+  function slices() {
+    const curves = data.slices.filter((curve) => curve.target === shown.target);
+    const width = at("slices").clientWidth;
+    const columns = Math.min(curves.length, width > 900 ? 4 : width > 600 ? 3 : width > 380 ? 2 : 1);
+    const lines = Math.ceil(curves.length / columns);
+    const cell = 210, gapX = width > 600 ? 0.035 : 0.09, top = 8;
+    const height = lines * cell + top + 10;
+    const traces = [];
+    const design = { height, margin: { l: 56, r: 10, t: top, b: 10 } };
+    const range = padded(curves.flatMap((curve) => curve.low.concat(curve.high)));
+    curves.forEach((curve, i) => {
+      const column = i % columns, row = Math.floor(i / columns);
+      const n = i === 0 ? "" : String(i + 1);
+      const input = data.inputs[curve.input];
+      const w = (1 - gapX * (columns - 1)) / columns;
+      const left = column * (w + gapX);
+      const inner = height - top - 10;
+      const high = 1 - (row * cell) / inner;
+      const kind = input.categorical
+        ? { type: "category", range: [-0.5, curve.x.length - 0.5] }
+        : input.log ? { type: "log" } : {};
+      design["xaxis" + n] = axis(labelled(input, Math.max(8, Math.floor((w * width - 60) / 8) - input.unit.length)), {
+        domain: [left, Math.min(1, left + w)], anchor: "y" + n, automargin: false, nticks: 5, ...kind,
+      });
+      design["yaxis" + n] = axis("", {
+        domain: [Math.max(0, high - (cell - 54) / inner), high], anchor: "x" + n, range, nticks: 5,
+        automargin: column === 0, showticklabels: column === 0, ...(column > 0 && { ticks: "" }),
+      });
+      const axes = { xaxis: "x" + n, yaxis: "y" + n };
+      const x = input.categorical ? curve.x.map((v) => short(v, 12)) : curve.x;
+      const about = "%{x}<br>%{y:.4g}<extra></extra>";
+      if (input.categorical) {
+        traces.push({
+          type: "scatter", mode: "markers", x, y: curve.mean, ...axes, hovertemplate: about,
+          marker: { color: color("accent"), size: 8 },
+          error_y: {
+            type: "data", symmetric: false, color: color("accent"), thickness: 1.4, width: 4,
+            array: curve.high.map((v, k) => v - curve.mean[k]), arrayminus: curve.low.map((v, k) => curve.mean[k] - v),
+          },
+        });
+        return;
+      }
+      const edge = { type: "scatter", mode: "lines", x, ...axes, hoverinfo: "skip", line: { width: 0 } };
+      traces.push({ ...edge, y: curve.low });
+      traces.push({ ...edge, y: curve.high, fill: "tonexty", fillcolor: color("band") });
+      traces.push({
+        type: "scatter", mode: "lines", x, y: curve.mean, ...axes, hovertemplate: about,
+        line: { color: color("accent"), width: 2 },
+      });
+    });
+    const all = data.inputs.length;
+    const ranked = data.sensitivity ? "most influential" : "first";
+    draw("slices", traces, design, curves.length < all ? "The " + curves.length + " " + ranked + " of " + all + " inputs." : "");
+  }
+
+  // -- the page -------------------------------------------------------------------------------
+
+  function drawUnseen() {
+    const rows = unseen();
+    parity(rows);
+    residuals(rows);
+    calibration(rows);
+    coverage(rows);
+  }
+  function drawLearnt() {
+    sensitivity();
+    slices();
+  }
+  function drawAll() {
+    drawUnseen();
+    drawLearnt();
+    overview();
+  }
+
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const button = at("theme");
+  function setTheme(name) {
+    root.dataset.theme = name;
+    button.textContent = name === "dark" ? "Light" : "Dark";
+    drawAll();
+  }
+  button.addEventListener("click", () => setTheme(root.dataset.theme === "dark" ? "light" : "dark"));
+  dark.addEventListener("change", (event) => setTheme(event.matches ? "dark" : "light"));
+
+  for (const name of ["target", "split", "input"]) {
+    at(name).addEventListener("change", (event) => {
+      shown[name] = Number(event.target.value);
+      if (name === "input") residuals(unseen());
+      else drawUnseen();
+      if (name === "target") drawLearnt();
+    });
+  }
+
+  let width = window.innerWidth, waiting = 0;
+  window.addEventListener("resize", () => {
+    if (window.innerWidth === width || printing) return;
+    width = window.innerWidth;
+    clearTimeout(waiting);
+    waiting = setTimeout(drawAll, 120);
+  });
+
+  // On paper: light, without buttons, and drawn for the width of a page.
+  const printed = { main: at("main"), before: "" };
+  window.addEventListener("beforeprint", () => {
+    printing = true;
+    printed.before = root.dataset.theme;
+    printed.main.style.width = "680px";
+    setTheme("light");
+  });
+  window.addEventListener("afterprint", () => {
+    printing = false;
+    printed.main.style.width = "";
+    setTheme(printed.before);
+  });
+
+  setTheme(dark.matches ? "dark" : "light");
+  if (at("overview")) {
+    at("overview").on("plotly_click", (event) => {
+      at("target").value = String(event.points[0].x);
+      at("target").dispatchEvent(new Event("change"));
+    });
+  }
+  root.dataset.drawn = "true";
+})();
