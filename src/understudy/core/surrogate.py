@@ -193,12 +193,13 @@ class Surrogate(RegressorMixin, BaseEstimator):
 
     def _start(self, X: ArrayLike, y: ArrayLike) -> tuple[Tensor, Tensor]:
         """Check the training data, remember its scaling and return it scaled."""
-        X, y = validate_data(
+        checked, y = validate_data(
             self, X, y, multi_output=True, y_numeric=True, dtype=np.float64, ensure_min_samples=2
         )
-        Y = np.asarray(y, dtype=np.float64)
+        Y = np.array(y, dtype=np.float64)
         self._one_dimensional = Y.ndim == 1
-        inputs, outputs = torch.from_numpy(X.copy()), torch.from_numpy(Y.reshape(len(X), -1).copy())
+        inputs = torch.from_numpy(np.array(checked))
+        outputs = torch.from_numpy(Y.reshape(len(inputs), -1))
         self.n_outputs_ = outputs.shape[1]
         self._x_shift = inputs.amin(0)
         self._x_scale = _positive(inputs.amax(0) - self._x_shift)

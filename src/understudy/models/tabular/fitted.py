@@ -67,6 +67,8 @@ class FittedSurrogate(Surrogate):
         How it was made: rows, seconds, seed, versions.
     """
 
+    sensitivity_: pd.DataFrame | None
+
     def __init__(
         self,
         *,
@@ -360,7 +362,7 @@ class FittedSurrogate(Surrogate):
         self._factor, self._conformal = factor, conformal
         self._one_dimensional = one_dimensional
         self.n_features_in_, self.n_outputs_ = len(space), len(targets)
-        self.sensitivity_: pd.DataFrame | None = None
+        self.sensitivity_ = None
 
     @property
     def inputs(self) -> list[str]:
