@@ -58,7 +58,7 @@ class BatchedMLP(nn.Module):
         if activation not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise ValueError(f"activation must be one of {known}, got {activation!r}")
-        self.networks, self.sizes = networks, tuple(sizes)
+        self.sizes = tuple(sizes)
         self.activation = ACTIVATIONS[activation]
         generator = torch.Generator().manual_seed(seed)
         gains = [gain] * (len(sizes) - 2) + [last_gain]
@@ -73,12 +73,12 @@ class BatchedMLP(nn.Module):
             for i, o in pairs
         )
 
-    def forward(self, x: Tensor, which: slice = slice(None)) -> Tensor:  # noqa: B008
+    def forward(self, x: Tensor, which: slice = slice(None)) -> Tensor:
         """Outputs (B, n, o) at shared inputs (n, d) or one set a network, (B, n, d)."""
         h = self.features(x, which)
         return torch.baddbmm(self.biases[-1][which], h, self.weights[-1][which])
 
-    def features(self, x: Tensor, which: slice = slice(None)) -> Tensor:  # noqa: B008
+    def features(self, x: Tensor, which: slice = slice(None)) -> Tensor:
         """Last hidden layer (B, n, h), of some of the networks if asked."""
         h = x.expand(len(self.weights[0][which]), *x.shape) if x.ndim == 2 else x
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):

@@ -75,10 +75,9 @@ class SOAP(Optimizer):
         state["step"] += 1
         t, (beta1, beta2) = int(state["step"]), group["betas"]
         left, right = state.get("left_vectors"), state.get("right_vectors")
+        turned = gradient
         if left is not None and right is not None:
             turned = left.mT @ gradient @ right
-        else:
-            turned = gradient
         first = state["first"].lerp_(turned, 1.0 - beta1)
         second = state["second"].mul_(beta2).addcmul_(turned, turned, value=1.0 - beta2)
         scale = (second / (1.0 - beta2**t)).sqrt_().add_(group["eps"])

@@ -19,6 +19,8 @@ every row, and it is the cross-validation of the whole.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +69,7 @@ class Regressor(nn.Module):
             self.mlp.weights[-1][..., outputs:] *= 0.1
             self.mlp.biases[-1][..., outputs:] = math.log(math.expm1(0.1))
 
-    def forward(self, x: Tensor, which: slice = slice(None)) -> tuple[Tensor, Tensor]:  # noqa: B008
+    def forward(self, x: Tensor, which: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Means and variances (B, n, m) at x (n, d) or (B, n, d)."""
         line = self.line[which]
         both = self.mlp(x, which)
@@ -75,10 +77,22 @@ class Regressor(nn.Module):
         mean = torch.baddbmm(both[..., : self.outputs], x, line)
         return mean, F.softplus(both[..., self.outputs :]) + _LEAST_VARIANCE
 
+    def pick(self, which: slice) -> Regressor:
+        """Return a copy of some of the networks, without gradients."""
+        part = deepcopy(self).requires_grad_(False)
+        for parameter in part.parameters():
+            parameter.data = parameter.data[which].clone()
+        return part
+
 
 def beta_nll(mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
     """Negative log likelihood weighted by the variance, elementwise."""
     return 0.5 * variance.detach() * (variance.log() + (y - mean).square() / variance)
+
+
+def squared_error(mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
+    """Half the squared error, elementwise; the variance is left alone."""
+    return 0.5 * (y - mean).square()
 
 
 @dataclass(frozen=True)
@@ -97,6 +111,8 @@ class Recipe:
         At most; by default 300 for tables of one batch, up to 3,000 for long ones.
     batch : int
         Rows in a step.
+    loss : callable
+        `beta_nll` or `squared_error`.
     seconds : float, optional
         Wall time at most.
     """
@@ -110,6 +126,7 @@ class Recipe:
     weight_decay: float = 0.3
     steps: int | None = None
     batch: int = 512
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor] = beta_nll
     seconds: float | None = None
     seed: int = 0
 
@@ -128,6 +145,8 @@ class Committee:
     ----------
     network : Regressor
         The members only.
+    folded : Regressor
+        The networks that missed a fold, r of each fold together.
     mean, variance : Tensor (r, n', m)
         Predictions of the n' rows with a fold, in their order, by r networks that missed it.
     interrupted : bool
@@ -135,6 +154,7 @@ class Committee:
     """
 
     network: Regressor
+    folded: Regressor
     mean: Tensor
     variance: Tensor
     interrupted: bool
@@ -240,10 +260,10 @@ def train_committee(x: Tensor, Z: Tensor, folds: NDArray[np.int_], recipe: Recip
     def loss(step: int) -> Tensor:
         if n <= recipe.batch:
             mean, variance = network(x)
-            return (layout.weight * beta_nll(mean, variance, Z)).sum()
+            return (layout.weight * recipe.loss(mean, variance, Z)).sum()
         rows = layout.train.gather(1, batches(step))
         mean, variance = network(x[rows])
-        return beta_nll(mean, variance, Z[rows]).sum() / rows.shape[1]
+        return recipe.loss(mean, variance, Z[rows]).sum() / rows.shape[1]
 
     steps = recipe.steps_for(n)
     settings = Settings(
@@ -257,8 +277,9 @@ def train_committee(x: Tensor, Z: Tensor, folds: NDArray[np.int_], recipe: Recip
     )
     outcome = Trainer(network, _optimizer(network, recipe), settings).run(loss, validate)
     mean, variance = (layout.held_out(values) for values in predict())
-    members = _members(network, layout.tested.stop)
-    return Committee(members, mean, variance, outcome.reason == "interrupt")
+    folded = network.pick(layout.tested)
+    members = network.pick(slice(layout.tested.stop, None))
+    return Committee(members, folded, mean, variance, outcome.reason == "interrupt")
 
 
 def _optimizer(network: Regressor, recipe: Recipe) -> SOAP:
@@ -267,15 +288,6 @@ def _optimizer(network: Regressor, recipe: Recipe) -> SOAP:
         {"params": [*network.mlp.biases, network.line], "weight_decay": 0.0},
     ]
     return SOAP(groups, lr=recipe.learning_rate, every=20)
-
-
-def _members(network: Regressor, start: int) -> Regressor:
-    """Leave the networks before `start` out."""
-    for parameter in network.parameters():
-        parameter.data = parameter.data[start:].clone()
-        parameter.requires_grad_(False)
-    network.mlp.networks -= start
-    return network
 
 
 def inner_folds(rows: int, seed: int) -> NDArray[np.int_]:

@@ -6,8 +6,8 @@ Lakshminarayanan et al. 2017, arXiv 1612.01474. With M networks of means :math:`
 - Half the networks are SiLU, which suits smooth simulators, half tanh, which suits rough tables;
   :math:`w` weights the halves for each output by their held-out error, so that
   :math:`\mu = \sum_k w_k \bar\mu_k`, and likewise noise :math:`\bar\sigma^2`.
-- The variance is :math:`a\,\bar\sigma^2 + c\,D + b` with :math:`D` the networks' disagreement, where
-  :math:`a, b, c > 0` of each output maximise the likelihood of rows that the networks had not seen.
+- The variance is :math:`a\,\bar\sigma^2 + c\,D + b` with :math:`D` the networks' disagreement;
+  :math:`a, b, c > 0` of each output maximise the likelihood of rows the networks had not seen.
 - No adversarial examples.
 
 Draws are whole functions: function s is :math:`\sum_k w_k \mu_{k,s}`, spread about the mean so that
@@ -16,6 +16,7 @@ their variance over the unit cube is on average :math:`c\,D`.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -185,7 +186,7 @@ class DeepEnsemble(Surrogate):
 
     def _posterior(self, U: Tensor, observation_noise: bool) -> Posterior:
         shape = U.shape[:-1]
-        exact = [_doubled(network) for network in self._networks]
+        exact = [deepcopy(network).double() for network in self._networks]
         x = ((U - self._shift) / self._spread).reshape(-1, U.shape[-1])
         both = [network(x) for network in exact]
         weights = self._weights[:, None, None]
@@ -217,10 +218,3 @@ class DeepEnsemble(Surrogate):
 
 
 _STATE = ("shift", "spread", "weights", "factors", "stretch")
-
-
-def _doubled(network: Regressor) -> Regressor:
-    """Return a double-precision copy of a network."""
-    from copy import deepcopy
-
-    return deepcopy(network).double()
