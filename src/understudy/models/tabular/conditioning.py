@@ -15,8 +15,8 @@ Leaving out rows I, and refitting c to the others, has a closed form (Sundararaj
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 import torch
@@ -25,15 +25,12 @@ from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNorm
 from scipy.linalg import blas, lapack
 from torch import Tensor
 
-from understudy.core.predictive import Predictive
-from understudy.core.surrogate import Surrogate
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
 
-_CELLS = 4_000_000  # of a cross-covariance computed at once: 32 MB
+CELLS = 4_000_000  # of a cross-covariance computed at once: 32 MB
 
 
 class Kernel(Protocol):
@@ -72,11 +69,6 @@ class Prior:
     noise: Tensor
     process: Tensor
     spread: Tensor
-
-    @classmethod
-    def independent(cls, kernel: Kernel, noise: Tensor) -> Prior:
-        """One process for each output."""
-        return cls(kernel, noise, torch.arange(len(noise)), torch.ones_like(noise))
 
 
 @dataclass(frozen=True)
@@ -138,7 +130,7 @@ def covariance(kernel: Kernel, X: Tensor) -> Array:
     """Lower triangle of the covariance of one process at X (n, d), in Fortran order."""
     n = len(X)
     K = np.empty((n, n), order="F")
-    rows = max(1, _CELLS // n)
+    rows = max(1, CELLS // n)
     for start in range(0, n, rows):
         stop = min(start + rows, n)
         K[start:, start:stop] = kernel(X[start:stop], X[start:])[0].numpy().T
@@ -159,128 +151,6 @@ def _factorised(K: Array, noise: float) -> Array:
         if upper is None:
             break
     raise np.linalg.LinAlgError("the covariance of the training rows is not positive definite")
-
-
-class GaussianProcess(Surrogate):
-    """Exact Gaussian process regression with a constant mean: all but the choice of its prior.
-
-    A subclass sets ``_prior``, and calls `_condition`, in ``_fit`` and ``_load``.
-    """
-
-    _prior: Prior
-    _inputs: Tensor
-    _targets: Tensor
-
-    def _condition(self, prior: Prior, U: Tensor, Z: Tensor) -> None:
-        """Take the posterior given U (n, d) and Z (n, m)."""
-        self._prior, self._inputs, self._targets = prior, U, Z
-        self._conditioned = [
-            condition(prior.kernel.process(g), float(noise), U, Z[:, self._followers(g)].numpy())
-            for g, noise in enumerate(prior.noise)
-        ]
-
-    def _rescale(self) -> None:
-        """Set the spread of each output to its most likely value given everything else."""
-        spread = torch.ones_like(self._prior.spread)
-        for g, part in enumerate(self._conditioned):
-            outputs = self._followers(g)
-            quadratic = part.quadratic(self._targets[:, outputs].numpy())
-            spread[outputs] = torch.from_numpy(quadratic / len(self._targets))
-        self._prior = replace(self._prior, spread=spread.clamp_min(1e-6))
-
-    def _followers(self, process: int) -> Tensor:
-        """Outputs that follow a process."""
-        return torch.nonzero(self._prior.process == process)[:, 0]
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the factors out of a pickle: they follow from the rest."""
-        state = dict(super().__getstate__())
-        state.pop("_conditioned", None)
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if "_prior" in state:
-            self._condition(self._prior, self._inputs, self._targets)
-
-    # -- predictions --------------------------------------------------------------------------
-
-    @property
-    def _mean(self) -> Tensor:
-        """Constant mean of each output, (m,)."""
-        mean = torch.empty_like(self._prior.spread)
-        for g, part in enumerate(self._conditioned):
-            mean[self._followers(g)] = torch.from_numpy(part.mean)
-        return mean
-
-    def _predictive(self, U: Tensor) -> Predictive:
-        rows = max(1, _CELLS // len(self._inputs))
-        parts = [self._marginals(chunk) for chunk in U.split(rows)]
-        mean, variance = (torch.cat(columns) for columns in zip(*parts, strict=True))
-        return Predictive.gaussian(mean, variance.sqrt())
-
-    def _marginals(self, U: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of observations, (n, m)."""
-        prior = self._prior
-        mean = torch.empty(len(U), len(prior.spread), dtype=U.dtype)
-        variance = torch.empty_like(mean)
-        for g, part in enumerate(self._conditioned):
-            kernel, outputs = prior.kernel.process(g), self._followers(g)
-            cross = kernel(U, self._inputs)[0].numpy()
-            mean[:, outputs] = torch.from_numpy(part.mean + cross @ part.weights)
-            half = blas.dtrsm(1.0, part.factor, cross.T, lower=1, overwrite_b=1)
-            explained = torch.from_numpy(np.einsum("ij,ij->j", half, half))
-            left = (kernel.diagonal(U)[0] - explained).clamp_min(0.0) + prior.noise[g]
-            variance[:, outputs] = left.unsqueeze(1)
-        return mean, variance * prior.spread
-
-    def _posterior(self, U: Tensor, observation_noise: bool) -> GPyTorchPosterior:
-        *batch, q, _ = U.shape
-        prior = self._prior
-        cross = prior.kernel(U, self._inputs)
-        own = prior.kernel(U, U)
-        if observation_noise:
-            own = own + prior.noise[:, None, None] * torch.eye(q, dtype=U.dtype)
-        means: list[Tensor] = [U] * len(prior.spread)
-        covariances: list[Tensor] = [U] * len(prior.spread)
-        for g, part in enumerate(self._conditioned):
-            here = cross[..., g, :, :]
-            columns = here.reshape(-1, here.shape[-1]).mT
-            factor = torch.from_numpy(part.factor.T).mT
-            half = torch.linalg.solve_triangular(factor, columns, upper=False)
-            half = half.mT.reshape(*batch, q, -1)
-            left = own[..., g, :, :] - half @ half.mT
-            mean = torch.from_numpy(part.mean) + here @ torch.from_numpy(part.weights)
-            for at, j in enumerate(self._followers(g).tolist()):
-                means[j], covariances[j] = mean[..., at], prior.spread[j] * left
-        return joint_normal(means, covariances)
-
-    # -- what it would have said --------------------------------------------------------------
-
-    def _held_out(self, folds: NDArray[np.int_]) -> Predictive:
-        """Closed-form predictions (of rows with a fold) at these hyperparameters."""
-        mean, variance = torch.empty_like(self._targets), torch.empty_like(self._targets)
-        for g, part in enumerate(self._conditioned):
-            outputs = self._followers(g)
-            values, spread = part.held_out(self._targets[:, outputs].numpy(), folds)
-            mean[:, outputs] = torch.from_numpy(values)
-            variance[:, outputs] = torch.from_numpy(spread).unsqueeze(1)
-        held = torch.from_numpy(folds >= 0)
-        return Predictive.gaussian(mean, (variance * self._prior.spread).sqrt())[held]
-
-    def leave_one_out(self) -> Predictive:
-        """Return each training row's predictive by the process without it, in closed form.
-
-        Hyperparameters are those of all rows.
-        """
-        mean, variance = torch.empty_like(self._targets), torch.empty_like(self._targets)
-        for g, part in enumerate(self._conditioned):
-            outputs = self._followers(g)
-            values, spread = part.leave_one_out(self._targets[:, outputs].numpy())
-            mean[:, outputs] = torch.from_numpy(values)
-            variance[:, outputs] = torch.from_numpy(spread).unsqueeze(1)
-        predictive = Predictive.gaussian(mean, (variance * self._prior.spread).sqrt())
-        return predictive.affine(self._y_shift, self._y_scale)
 
 
 def joint_normal(means: list[Tensor], covariances: list[Tensor]) -> GPyTorchPosterior:
