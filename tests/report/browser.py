@@ -1,4 +1,4 @@
-"""A page in headless Chromium, driven over the DevTools protocol through a pipe."""
+"""Pages in headless Chromium, driven over the DevTools protocol through a pipe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 OPTIONS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
@@ -17,17 +17,77 @@ OPTIONS = (
 )
 
 
-class Page:
-    """One open page.
+class Browser:
+    """A running Chromium.
 
     Parameters
     ----------
     program : str
         Chromium.
-    path : Path
-        HTML file to open.
     profile : Path
         Empty folder for the browser's own files.
+    """
+
+    def __init__(self, program: str, profile: Path) -> None:
+        to_browser, self._write = os.pipe()
+        self._read, from_browser = os.pipe()
+        theirs = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (to_browser, from_browser)]
+        # Chromium reads commands from descriptor 3 and answers on descriptor 4.
+        script = f'exec "$@" 3<&{theirs[0]} 4>&{theirs[1]}'
+        command = ["bash", "-c", script, "bash", program, *OPTIONS, f"--user-data-dir={profile}"]
+        self._process = subprocess.Popen(
+            command, pass_fds=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for end in (to_browser, from_browser, *theirs):
+            os.close(end)
+        self._sent, self._buffer = 0, b""
+        self.pages: dict[str, Page] = {}
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.terminate()
+        self._process.wait(20)
+        os.close(self._read)
+        os.close(self._write)
+
+    def call(self, method: str, session: str = "", **parameters: Any) -> dict[str, Any]:
+        """Send a command and return its result."""
+        self._sent += 1
+        message = {"id": self._sent, "method": method, "params": parameters}
+        os.write(
+            self._write,
+            json.dumps(message | ({"sessionId": session} if session else {})).encode() + b"\0",
+        )
+        while True:
+            answer = self.listen()
+            if answer.get("id") == self._sent:
+                if "error" in answer:
+                    raise RuntimeError(f"{method}: {answer['error']}")
+                return answer["result"]
+
+    def listen(self) -> dict[str, Any]:
+        """Receive one message; events go to the page that they are about."""
+        while b"\0" not in self._buffer:
+            part = os.read(self._read, 2**20)
+            if not part:
+                raise RuntimeError(f"Chromium ended with code {self._process.wait()}")
+            self._buffer += part
+        text, self._buffer = self._buffer.split(b"\0", 1)
+        message = json.loads(text)
+        page = self.pages.get(message.get("sessionId", ""))
+        if page is not None and "method" in message:
+            page.note(message["method"], message["params"])
+        return message
+
+
+class Page:
+    """One page in a window of its own.
+
+    Parameters
+    ----------
+    browser : Browser
+    path : Path
+        HTML file to open.
     width, height : int
         Of the window.
     dark : bool
@@ -35,60 +95,34 @@ class Page:
     """
 
     def __init__(
-        self, program: str, path: Path, profile: Path, *, width=1280, height=900, dark=False
-    ):
+        self,
+        browser: Browser,
+        path: Path,
+        *,
+        width: int = 1280,
+        height: int = 900,
+        dark: bool = False,
+    ) -> None:
         self.messages: list[str] = []
         self.requests: list[str] = []
-        self._start(program, profile)
-        try:
-            self._open(path.resolve().as_uri(), width, height, dark)
-        except BaseException:
-            self.__exit__()
-            raise
-
-    def _open(self, address: str, width: int, height: int, dark: bool) -> None:
-        target = self._call("Target.createTarget", {"url": "about:blank"})["targetId"]
-        attached = self._call("Target.attachToTarget", {"targetId": target, "flatten": True})
+        self._browser, self._loaded = browser, False
+        target = browser.call("Target.createTarget", url="about:blank")["targetId"]
+        attached = browser.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
+        browser.pages[self._session] = self
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        self._call("Emulation.setDeviceMetricsOverride", size)
+        self._call("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._call("Emulation.setEmulatedMedia", {"features": [scheme]})
-        self._call("Page.navigate", {"url": address})
+        self._call("Emulation.setEmulatedMedia", features=[scheme])
+        self._call("Page.navigate", url=path.resolve().as_uri())
         while not self._loaded:
-            self._note(self._next())
-
-    def _start(self, program: str, profile: Path) -> None:
-        to_browser, self._write = os.pipe()
-        self._read, from_browser = os.pipe()
-        theirs = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (to_browser, from_browser)]
-        os.close(to_browser)
-        os.close(from_browser)
-        # Chromium reads commands from descriptor 3 and answers on descriptor 4.
-        script = f'exec "$@" 3<&{theirs[0]} 4>&{theirs[1]}'
-        command = ["bash", "-c", script, "bash", program, *OPTIONS, f"--user-data-dir={profile}"]
-        self._process = subprocess.Popen(
-            command, pass_fds=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        for end in theirs:
-            os.close(end)
-        self._session, self._sent, self._buffer, self._loaded = "", 0, b"", False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._process.terminate()
-        self._process.wait(20)
-        os.close(self._read)
-        os.close(self._write)
+            browser.listen()
 
     def run(self, expression: str) -> Any:
         """Value of a JavaScript expression in the page."""
-        asked = {"expression": expression, "returnByValue": True, "awaitPromise": True}
-        found = self._call("Runtime.evaluate", asked)
+        found = self._call("Runtime.evaluate", expression=expression, returnByValue=True)
         if "exceptionDetails" in found:
             raise RuntimeError(str(found["exceptionDetails"]))
         return found["result"].get("value")
@@ -102,35 +136,11 @@ class Page:
 
     def pdf(self) -> bytes:
         """Print the page."""
-        options = {"printBackground": True, "preferCSSPageSize": True}
-        return base64.b64decode(self._call("Page.printToPDF", options)["data"])
+        printed = self._call("Page.printToPDF", printBackground=True, preferCSSPageSize=True)
+        return base64.b64decode(printed["data"])
 
-    def _call(self, method: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
-        self._sent += 1
-        message = {"id": self._sent, "method": method, "params": parameters or {}}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._write, json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self._next()
-            if answer.get("id") == self._sent:
-                if "error" in answer:
-                    raise RuntimeError(f"{method}: {answer['error']}")
-                return answer["result"]
-            self._note(answer)
-
-    def _next(self) -> dict[str, Any]:
-        while b"\0" not in self._buffer:
-            part = os.read(self._read, 2**20)
-            if not part:
-                raise RuntimeError(f"Chromium ended with code {self._process.wait()}")
-            self._buffer += part
-        message, self._buffer = self._buffer.split(b"\0", 1)
-        return json.loads(message)
-
-    def _note(self, event: dict[str, Any]) -> None:
+    def note(self, method: str, details: dict[str, Any]) -> None:
         """Keep what the page complains of and what it asks for."""
-        method, details = event.get("method"), event.get("params", {})
         if method == "Page.loadEventFired":
             self._loaded = True
         elif method == "Runtime.exceptionThrown":
@@ -141,3 +151,6 @@ class Page:
             self.messages.append(details["entry"]["text"])
         elif method == "Network.requestWillBeSent":
             self.requests.append(details["request"]["url"])
+
+    def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        return self._browser.call(method, self._session, **parameters)

@@ -24,21 +24,27 @@ HOSTILE = "<img src=x onerror=\"document.title='run'\">&lt;b&gt;"
 
 
 @pytest.fixture(scope="module")
-def open_report(make_surrogate, tmp_path_factory):
+def chromium(tmp_path_factory):
+    running = browser.Browser(PROGRAM, tmp_path_factory.mktemp("profile"))
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def open_report(make_surrogate, chromium, tmp_path_factory):
     """Return a function that writes and opens the report of a known surrogate."""
 
     def open_(dark=False, width=1280, **options):
-        folder = tmp_path_factory.mktemp("browser")
-        path = write_report(make_surrogate(**options), folder / "report.html")
-        return browser.Page(PROGRAM, path, folder / "profile", width=width, dark=dark)
+        path = tmp_path_factory.mktemp("report") / "report.html"
+        write_report(make_surrogate(**options), path)
+        return browser.Page(chromium, path, width=width, dark=dark)
 
     return open_
 
 
 @pytest.fixture(scope="module")
 def page(open_report):
-    with open_report() as opened:
-        yield opened
+    return open_report()
 
 
 def choose(page, name, value):
@@ -102,10 +108,10 @@ def test_the_toggle_turns_page_and_figures_dark_and_back(page):
 
 
 def test_a_reader_who_prefers_dark_gets_dark(open_report):
-    with open_report(dark=True) as dark:
-        assert dark.run("document.documentElement.dataset.theme") == "dark"
-        assert dark.run("getComputedStyle(document.body).backgroundColor") == "rgb(21, 24, 28)"
-        assert dark.messages == []
+    dark = open_report(dark=True)
+    assert dark.run("document.documentElement.dataset.theme") == "dark"
+    assert dark.run("getComputedStyle(document.body).backgroundColor") == "rgb(21, 24, 28)"
+    assert dark.messages == []
 
 
 def test_text_stands_out_from_the_paper_in_both_themes(page):
@@ -141,34 +147,32 @@ def test_printing_gives_pages_and_leaves_the_screen_as_it_was(page):
 @pytest.mark.parametrize("width", [420, 1280])
 def test_the_page_is_no_wider_than_the_window(open_report, width):
     names = [f"a_very_long_name_without_any_space_in_it_{i}" * 2 for i in range(8)]
-    with open_report(
-        width=width, inputs=names, targets=[f"y_{name}" for name in names[:2]]
-    ) as page:
-        assert page.run("document.documentElement.scrollWidth") <= width
-        assert page.messages == []
+    page = open_report(width=width, inputs=names, targets=[f"y_{name}" for name in names[:2]])
+    assert page.run("document.documentElement.scrollWidth") <= width
+    assert page.messages == []
 
 
 def test_twenty_six_outputs_are_drawn_one_at_a_time(open_report):
-    with open_report(targets=[f"output {j}" for j in range(26)], rows=400) as page:
-        assert page.run("document.getElementById('target').options.length") == 26
-        assert points(page, "parity") == 60
-        assert page.messages == []
+    page = open_report(targets=[f"output {j}" for j in range(26)], rows=400)
+    assert page.run("document.getElementById('target').options.length") == 26
+    assert points(page, "parity") == 60
+    assert page.messages == []
 
 
 def test_one_input_one_output_and_no_sensitivities_are_drawn(open_report):
-    with open_report(inputs=("x",), targets=("y",), test_rows=0, with_sensitivity=False) as page:
-        assert page.run("document.querySelectorAll('.canvas .main-svg').length") >= 5
-        assert page.messages == []
+    page = open_report(inputs=("x",), targets=("y",), test_rows=0, with_sensitivity=False)
+    assert page.run("document.querySelectorAll('.canvas .main-svg').length") >= 5
+    assert page.messages == []
 
 
 def test_a_hostile_name_does_nothing_in_the_browser(open_report):
-    with open_report(inputs=(HOSTILE, "b", "c", "d"), targets=(f"y{HOSTILE}", "z")) as page:
-        assert page.run("document.title") != "run"
-        assert page.run("document.querySelectorAll('img').length") == 0
-        label = page.run("document.querySelector('#figure-parity .subject').textContent")
-        assert label == f"y{HOSTILE}"
-        ticks = page.run(
-            "[...document.querySelectorAll('#sensitivity .ytick text')].map(t => t.textContent)"
-        )
-        assert any(tick.startswith("<img src=x") for tick in ticks)
-        assert page.messages == []
+    page = open_report(inputs=(HOSTILE, "b", "c", "d"), targets=(f"y{HOSTILE}", "z"))
+    assert page.run("document.title") != "run"
+    assert page.run("document.querySelectorAll('img').length") == 0
+    label = page.run("document.querySelector('#figure-parity .subject').textContent")
+    assert label == f"y{HOSTILE}"
+    ticks = page.run(
+        "[...document.querySelectorAll('#sensitivity .ytick text')].map(t => t.textContent)"
+    )
+    assert any(tick.startswith("<img src=x") for tick in ticks)
+    assert page.messages == []

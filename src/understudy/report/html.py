@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from understudy.core.space import Categorical, Continuous, Space
+from understudy.models.tabular.sensitivity import MONTE_CARLO
 from understudy.report import sentences
 from understudy.report.figures import LEVELS, MOST_OUTPUTS, figure_data
 
@@ -103,7 +104,7 @@ def context(model: FittedSurrogate, file: str) -> dict[str, Any]:
             for target, warp in zip(model.targets, model.warps, strict=True)
         ],
         "sensitivity": model.sensitivity_ is not None,
-        "uncertainty": getattr(model.sensitivity_, "attrs", {}).get("uncertainty", ""),
+        "uncertainty": getattr(model.sensitivity_, "attrs", {}).get("uncertainty", MONTE_CARLO),
         "levels": LEVELS,
         "command": f"understudy predict {shlex.quote(file)} new.csv -o predictions.csv",
         "python": _snippet(model, file),
@@ -132,9 +133,8 @@ def _part(name: str) -> str:
 
 
 def _inert(text: str) -> str:
-    """JSON that cannot end its element: angle brackets and line separators as escapes."""
-    unsafe = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028"}
-    return "".join(unsafe.get(character, character) for character in text)
+    """JSON that cannot end its element: angle brackets and ampersands as escapes."""
+    return text.translate({ord(character): f"\\u{ord(character):04x}" for character in "<>&"})
 
 
 def _policy(*scripts: str) -> str:

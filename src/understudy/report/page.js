@@ -379,15 +379,18 @@
   });
 
   // On paper: light, without buttons, and drawn for the width of a page.
-  const printed = { main: at("main"), before: "" };
+  const printed = { main: at("main"), before: "", closed: [] };
   window.addEventListener("beforeprint", () => {
     printing = true;
+    printed.closed = [...document.querySelectorAll("details:not([open])")];
+    printed.closed.forEach((details) => details.setAttribute("open", ""));
     printed.before = root.dataset.theme;
     printed.main.style.width = "680px";
     setTheme("light");
   });
   window.addEventListener("afterprint", () => {
     printing = false;
+    printed.closed.forEach((details) => details.removeAttribute("open"));
     printed.main.style.width = "";
     setTheme(printed.before);
   });
