@@ -13,7 +13,7 @@ from sklearn.model_selection import cross_val_score
 
 import understudy
 from understudy.core.errors import UserError
-from understudy.models.tabular.fit import parse_budget
+from understudy.models.tabular.fit import column_names, parse_budget
 
 QUICK = ("polynomial", "exact-gp")
 
@@ -194,6 +194,21 @@ def test_bad_options_are_refused_in_one_sentence(options, words):
     message = str(refused.value)
     assert all(word in message for word in words)
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ("wear,cost", ["wear", "cost"]),
+        (["wear", "cost"], ["wear", "cost"]),
+        ("Ca,ampl", ["Ca,ampl"]),
+        ('"Ca,ampl", wear', ["Ca,ampl", "wear"]),
+        (["wear,cost", "Ca,ampl"], ["wear", "cost", "Ca,ampl"]),
+        ("", []),
+    ],
+)
+def test_columns_are_named_with_or_without_commas_in_their_names(value, names):
+    assert column_names(value, ["wear", "cost", "Ca,ampl"]) == names
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -41,7 +42,7 @@ def fit(
     data : DataFrame or path
         One run a row: input and target columns. Paths may be CSV, TSV, Parquet or NPZ.
     targets : str or sequence of str
-        Columns to predict, numeric.
+        Columns to predict, numeric; one text may name several, as in ``"lift,drag"``.
     inputs : str or sequence of str, optional
         Columns to predict from; by default all that are neither targets nor dropped.
     drop : str or sequence of str
@@ -88,10 +89,16 @@ def parse_budget(budget: float | str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def _names(value: str | Sequence[str] | None) -> list[str] | None:
-    if value is None:
-        return None
-    return [value] if isinstance(value, str) else [str(name) for name in value]
+def column_names(value: str | Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Names of columns given one by one or as text: ``a,b`` or ``"a,with comma",b``.
+
+    A text that is the name of a column as it stands, commas and all, is that column.
+    """
+    names = []
+    for text in [value] if isinstance(value, str) else [str(name) for name in value]:
+        parts = [text] if text in columns else next(csv.reader([text], skipinitialspace=True), [])
+        names += [part.strip() for part in parts if part.strip()]
+    return names
 
 
 def _split(
