@@ -75,7 +75,14 @@ def fit(
     seconds = parse_budget(budget)
     source = str(Path(data).name) if isinstance(data, str | Path) else "DataFrame"
     frame = read_table(data) if isinstance(data, str | Path) else data
-    table = prepare(frame, _names(targets) or (), _names(inputs), _names(drop) or (), drop_invalid)
+    columns = [str(name) for name in frame.columns]
+    table = prepare(
+        frame,
+        column_names(targets, columns),
+        None if inputs is None else column_names(inputs, columns),
+        column_names(drop, columns),
+        drop_invalid,
+    )
     table, unseen = _split(table, test, seed)
     model = FittedSurrogate(budget=seconds, metric=metric, members=members, seed=seed)
     return train(model, table, unseen, listener, source)

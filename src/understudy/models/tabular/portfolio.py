@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from understudy.core.surrogate import Surrogate
 from understudy.models.tabular.boosting import BoostingSurrogate
 from understudy.models.tabular.deep_ensemble import DeepEnsemble
+from understudy.models.tabular.deep_kernel import DeepKernelSurrogate
 from understudy.models.tabular.exact_gp import ExactGP
 from understudy.models.tabular.infinite_width import InfiniteWidthSurrogate
+from understudy.models.tabular.laplace import LaplaceSurrogate
 from understudy.models.tabular.polynomial import PolynomialSurrogate
 from understudy.models.tabular.sparse_gp import SparseGP
 
@@ -72,6 +74,8 @@ PORTFOLIO: tuple[Candidate, ...] = (
     Candidate("infinite-width", InfiniteWidthSurrogate, lambda task: task.rows <= 2_000),
     Candidate("deep-ensemble", DeepEnsemble),
     Candidate("boosting", BoostingSurrogate, lambda task: task.rows >= 40, costly=True),
+    Candidate("laplace", LaplaceSurrogate, costly=True),
+    Candidate("deep-kernel", DeepKernelSurrogate, lambda task: task.rows >= 100, costly=True),
 )
 
 MODELS: dict[str, type[Surrogate]] = {c.model.__name__: c.model for c in PORTFOLIO}
