@@ -101,7 +101,7 @@ def _complain(error: Exception) -> int:
         _say(f"error: {error}")
         return REFUSED
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a wrong option
-        _say(f"error: {error.format_message()}{_help_hint(error)}")
+        _say(f"error: {error.format_message().rstrip('.')}.{_help_hint(error)}")
         return int(error.exit_code)
     text = " ".join(str(error).split())
     said = text if _is_a_sentence(error) else f"{type(error).__name__}: {text}".rstrip(": ")

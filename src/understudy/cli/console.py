@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,8 +70,9 @@ def table_of(rows: Iterable[Row], columns: Mapping[str, str], left: Sequence[str
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
-    for key, heading in columns.items():
-        table.add_column(heading, justify="left" if key in left else "right")
+    for at, (key, heading) in enumerate(columns.items()):
+        justify: Literal["left", "right"] = "left" if key in left else "right"
+        table.add_column(heading, justify=justify, no_wrap=at == 0)
     for row in rows:
         table.add_row(*(Text(cell(row.get(key))) for key in columns))
     return table

@@ -12,17 +12,6 @@ if TYPE_CHECKING:
 
     from understudy.models.tabular.fitted import FittedSurrogate
 
-_LEADERBOARD = {
-    "name": "model",
-    "nlpd": "NLPD",
-    "crps": "CRPS",
-    "r2": "R2",
-    "weight": "weight",
-    "fit_seconds": "fit s",
-    "predict_seconds": "predict s",
-    "status": "",
-}
-
 
 def as_json(model: FittedSurrogate) -> dict[str, Any]:
     """Everything that a program may want to know of a surrogate."""
@@ -76,9 +65,18 @@ def _rows_scored(evaluation: pd.DataFrame) -> str:
 
 def print_leaderboard(model: FittedSurrogate) -> None:
     """Print how the candidates compare."""
-    columns = {k: v for k, v in _LEADERBOARD.items() if k in model.leaderboard}
-    rows = records(model.leaderboard)
-    print_table(rows, columns, "Models (cross-validation):", left=("name", "status"))
+    metric = model.settings.get("metric", "nlpd")
+    columns = {
+        "name": "model",
+        metric: metric.upper(),
+        "r2": "R2",
+        "weight": "weight",
+        "fit_seconds": "fit s",
+        "predict_seconds": "10,000 rows s",
+        "status": "",
+    }
+    rows = records(model.leaderboard.sort_values(metric, na_position="last", kind="stable"))
+    print_table(rows, columns, "Models, cross-validated:", left=("name", "status"))
 
 
 def print_notes(model: FittedSurrogate) -> None:

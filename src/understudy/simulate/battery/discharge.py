@@ -59,10 +59,10 @@ class DischargeSimulator(Simulator):
     space = Space(
         (
             Continuous("c_rate", 0.5, 2.0, unit="1/h"),
-            Continuous("negative_porosity", 0.20, 0.40),
-            Continuous("positive_porosity", 0.25, 0.45),
-            Continuous("negative_diffusivity", 1e-14, 1e-13, unit="m2/s", log=True),
-            Continuous("positive_diffusivity", 1.5e-15, 1.5e-14, unit="m2/s", log=True),
+            Continuous("negative_porosity", 0.20, 0.32),
+            Continuous("positive_porosity", 0.28, 0.40),
+            Continuous("negative_diffusivity", 1.5e-14, 1e-13, unit="m2/s", log=True),
+            Continuous("positive_diffusivity", 2e-15, 2e-14, unit="m2/s", log=True),
         )
     )
     outputs = (
