@@ -2,7 +2,15 @@ import math
 
 import pytest
 
-from understudy.report.sentences import duration, listed, number, overview, percent, verdict
+from understudy.report.sentences import (
+    duration,
+    listed,
+    number,
+    overview,
+    percent,
+    score,
+    verdict,
+)
 
 
 @pytest.mark.parametrize(
@@ -12,6 +20,7 @@ from understudy.report.sentences import duration, listed, number, overview, perc
         (-0.3, "-0.300"),
         (12.34, "12.3"),
         (1234.5, "1,234"),
+        (0.99996, "1.00"),
         (4.2e-7, "4.20e-7"),
         (3.1e8, "3.10e8"),
         (0, "0"),
@@ -37,6 +46,14 @@ def test_numbers_keep_three_digits(value, text):
 )
 def test_percentages_say_100_only_where_it_is(share, text):
     assert percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("r2", "text"),
+    [(0.981, "0.981"), (0.99963, "0.9996"), (1 - 1e-9, "> 0.999999"), (1.0, "1.00"), (-2, "-2.00")],
+)
+def test_r2_keeps_its_nines(r2, text):
+    assert score(r2) == text
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from understudy.core.metrics import calibration_curve
 from understudy.core.space import Categorical, Continuous
+from understudy.report.sentences import percent
 
 if TYPE_CHECKING:
     from understudy.models.tabular.fitted import FittedSurrogate
@@ -120,11 +121,12 @@ def _split(
     }
 
 
-def _coverage(evaluation: pd.DataFrame, split: str, targets: list[str]) -> list[list[float]]:
+def _coverage(evaluation: pd.DataFrame, split: str, targets: list[str]) -> list[list[Any]]:
+    """Share of rows in each interval, with its text, for each target."""
     lines = evaluation[evaluation["split"] == split].set_index("target").loc[targets]
     return [
-        [round(float(line[f"coverage_{level}"]), 4) for level in LEVELS]
-        for _, line in lines.iterrows()
+        [(round(share, 4), percent(share)) for share in map(float, shares)]
+        for shares in lines[[f"coverage_{level}" for level in LEVELS]].to_numpy()
     ]
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import shlex
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,11 +95,11 @@ def context(model: FittedSurrogate, file: str) -> dict[str, Any]:
         "splits": list(dict.fromkeys(line["split"] for line in lines)),
         "verdicts": _verdicts(first),
         "grades": sentences.GRADES,
-        "overview": sentences.overview(first) if len(first) > 2 else "",
+        "overview": sentences.overview(first) if len(first) > _VERDICTS else "",
         "verdicts_shown": _VERDICTS,
         "warnings": [note for note in notes if note["severity"] == "warning"],
         "notes": [note for note in notes if note["severity"] != "warning"],
-        "leaderboard": _leaderboard(model),
+        "leaderboard": _leaderboard(model.leaderboard, str(model.settings.get("metric", ""))),
         "stack": _stack(model.leaderboard),
         "transforms": [
             {"target": target, "text": warp.describe()}
@@ -113,6 +115,7 @@ def context(model: FittedSurrogate, file: str) -> dict[str, Any]:
     }
 
 
+@cache
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -123,7 +126,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    names = ("number", "percent", "duration", "listed", "counted")
+    names = ("number", "score", "percent", "duration", "listed", "counted")
     environment.filters.update({name: getattr(sentences, name) for name in names})
     return environment
 
@@ -178,21 +181,25 @@ def _evaluation(model: FittedSurrogate) -> list[dict[str, Any]]:
     return sorted(lines, key=lambda line: (line["split"] != "test", order[line["target"]]))
 
 
-def _leaderboard(model: FittedSurrogate) -> list[dict[str, Any]]:
+def _leaderboard(leaderboard: pd.DataFrame, metric: str) -> list[dict[str, Any]]:
+    """Lines of the leaderboard: the stack, then its candidates from the best on."""
+
     def value(row: Mapping[str, Any], name: str) -> float:
         found = row.get(name)
         return float("nan") if found is None or pd.isna(found) else float(found)
 
     scores = ("weight", "r2", "rmse", "nlpd", "crps", "coverage_90")
     columns = (*scores, "fit_seconds", "predict_seconds")
-    return [
+    rows = [
         {
             "name": str(row["name"]),
             "status": str(row.get("status", "")),
             **{name: value(row, name) for name in columns},
         }
-        for row in model.leaderboard.to_dict("records")
+        for row in leaderboard.to_dict("records")
     ]
+    by = metric if metric in columns else "nlpd"
+    return sorted(rows, key=lambda row: (row["name"] != "stack", math.isnan(row[by]), row[by]))
 
 
 def _stack(leaderboard: pd.DataFrame) -> str:
@@ -207,7 +214,8 @@ def _stack(leaderboard: pd.DataFrame) -> str:
 
 
 def _note(note: Any) -> dict[str, Any]:
-    return {"kind": note.kind, "message": note.message, "severity": note.severity}
+    message = note.message[:1].upper() + note.message[1:]
+    return {"kind": note.kind, "message": message, "severity": note.severity}
 
 
 def _input(item: Any) -> dict[str, str]:

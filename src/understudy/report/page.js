@@ -16,7 +16,6 @@
     const name = String(text);
     return plain(name.length > most ? name.slice(0, most - 1) + "…" : name);
   };
-  const percent = (share) => (100 * share).toFixed(share > 0.995 && share < 1 ? 1 : 0) + " %";
   const target = () => data.targets[shown.target];
   const labelled = (input, most) =>
     short(input.name, most) + (input.unit ? " [" + plain(input.unit) + "]" : "");
@@ -186,7 +185,8 @@
 
   function coverage(rows) {
     const levels = [50, 80, 90, 95];
-    const found = rows.split.coverage[shown.target];
+    const found = rows.split.coverage[shown.target].map((pair) => pair[0]);
+    const texts = rows.split.coverage[shown.target].map((pair) => pair[1]);
     const reach = found.map((share) => wilson(share, rows.split.whole));
     draw("coverage", [{
       type: "bar", x: levels.map((_, i) => i), y: found, width: 0.5,
@@ -195,7 +195,7 @@
         type: "data", symmetric: false, color: color("ink"), thickness: 1.2, width: 5,
         array: found.map((v, i) => reach[i][1] - v), arrayminus: found.map((v, i) => v - reach[i][0]),
       },
-      text: found.map(percent), textposition: "inside", insidetextanchor: "start", textangle: 0,
+      text: texts, textposition: "inside", insidetextanchor: "start", textangle: 0,
       textfont: { color: color("ink") },
       hovertemplate: "%{y:.1%} inside<extra></extra>",
     }], {

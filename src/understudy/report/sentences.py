@@ -34,10 +34,19 @@ def number(value: Any, digits: int = 3) -> str:
     value = float(value)
     if value == 0:
         return "0"
-    exponent = math.floor(math.log10(abs(value)))
+    exponent = int(f"{value:.{digits - 1}e}".split("e")[1])
     if not -4 <= exponent < 6:
         return f"{value:.{digits - 1}e}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
     return f"{value:,.{max(0, digits - 1 - exponent)}f}"
+
+
+def score(r2: Any) -> str:
+    """Write an R² with as many nines as it has: 0.981, 0.9996."""
+    if r2 is None or not 0.9995 <= float(r2) < 1.0:
+        return number(r2)
+    decimals = min(6, math.ceil(-math.log10(1.0 - float(r2))))
+    text = f"{float(r2):.{decimals}f}"
+    return "> 0.999999" if float(text) == 1.0 else text
 
 
 def percent(share: Any) -> str:
@@ -132,7 +141,7 @@ def overview(evaluation: Sequence[Mapping[str, Any]]) -> str:
     held = sum(line["coverage_90"] * line["rows"] for line in evaluation)
     total = sum(line["rows"] for line in evaluation)
     return (
-        f"R² lies between {number(worst['r2'])} ({worst['target']}) and {number(best['r2'])} "
-        f"({best['target']}), with a median of {number(middle)}; over all outputs, 90 % intervals "
+        f"R² lies between {score(worst['r2'])} ({worst['target']}) and {score(best['r2'])} "
+        f"({best['target']}), with a median of {score(middle)}; over all outputs, 90 % intervals "
         f"held {percent(held / total)} of the {SPLITS[str(worst['split'])][1]}."
     )
