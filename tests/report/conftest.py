@@ -108,8 +108,7 @@ def known_surrogate(
         if len(targets) > 2
         else 3 * U @ mixing
     )
-    for j, target in enumerate(targets):
-        training[target] = Y[:, j]
+    training = training.join(pd.DataFrame(Y, columns=list(targets)))
     tables = [held_out("cross-validation", np.arange(rows), Y, targets, error, generator)]
     if test_rows:
         chosen = generator.integers(0, rows, test_rows)

@@ -9,7 +9,6 @@ from understudy.data.table import Note
 from understudy.report import write_report
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
-MEBIBYTE = 2**20
 
 
 class Page(HTMLParser):
@@ -168,3 +167,11 @@ def test_many_outputs_start_with_the_weakest(make_surrogate, tmp_path):
     verdicts = page.text[page.text.index("with a median of") :]
     assert re.search(r"\b(t\d): ", verdicts)[1] == weakest
     assert "The other 3 outputs" in page.text
+
+
+def test_hundreds_of_outputs_still_fit(make_surrogate, tmp_path):
+    model = make_surrogate(inputs=("a", "b"), targets=[f"t{j}" for j in range(300)], rows=30)
+    source = write(model, tmp_path)
+    assert len(source) < 6_000_000
+    assert "The 200 weakest of 300 outputs." in source
+    assert "Figures show the first 60 outputs" in source

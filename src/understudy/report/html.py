@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from understudy.models.tabular.fitted import FittedSurrogate
 
 _VERDICTS = 6  # outputs whose verdict is shown without being asked for
+_LINES = 200  # outputs with a line of their own in a table of scores
 _MODELS = 6  # members of the stack named in the summary
 
 
@@ -90,9 +91,8 @@ def context(model: FittedSurrogate, file: str) -> dict[str, Any]:
         "settings": model.settings,
         "source": _source(model.settings),
         "rows": _rows(model),
-        "evaluation": lines,
-        "primary": primary,
-        "splits": list(dict.fromkeys(line["split"] for line in lines)),
+        "tables": _tables(lines),
+        "scored": len(first),
         "verdicts": _verdicts(first),
         "grades": sentences.GRADES,
         "overview": sentences.overview(first) if len(first) > _VERDICTS else "",
@@ -179,6 +179,17 @@ def _evaluation(model: FittedSurrogate) -> list[dict[str, Any]]:
     order = {target: at for at, target in enumerate(model.targets)}
     lines = [{str(k): v for k, v in line.items()} for line in table.to_dict("records")]
     return sorted(lines, key=lambda line: (line["split"] != "test", order[line["target"]]))
+
+
+def _tables(lines: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Lines by split; of very many outputs those of the weakest."""
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        tables.setdefault(line["split"], []).append(line)
+    for split, table in tables.items():
+        if len(table) > _LINES:
+            tables[split] = sorted(table, key=lambda line: line["r2"])[:_LINES]
+    return tables
 
 
 def _leaderboard(leaderboard: pd.DataFrame, metric: str) -> list[dict[str, Any]]:
