@@ -55,6 +55,17 @@ def uci(name: str) -> Table:
     return Table(rows[:, :-1], rows[:, -1:])
 
 
+def simulated(name: str, n: int, noise: float = 0.0) -> Table:
+    """Latin hypercube runs of one of our simulators, noise in units of the outputs' spread."""
+    from understudy.simulate import functions
+
+    simulator = getattr(functions, name)()
+    inputs = simulator.space.sample(n, seed=7, method="lhs")
+    Y = simulator.run_many(inputs).to_numpy(dtype=float)
+    Y = Y + noise * Y.std(0) * np.random.default_rng(7).standard_normal(Y.shape)
+    return Table(simulator.space.encode(inputs), Y)
+
+
 def smooth(n: int, d: int, m: int, features: int = 64, noise: float = 0.02) -> Table:
     r"""Random smooth functions on the unit cube, with noise.
 
@@ -76,6 +87,9 @@ DATASETS: dict[str, Callable[[], Table]] = {
     "energy": partial(uci, "energy"),
     "concrete": partial(uci, "concrete"),
     "engineering1": partial(simulation, "engineering1"),
+    "borehole": partial(simulated, "Borehole", 200),
+    "projectile": partial(simulated, "Projectile", 300),
+    "wing-weight": partial(simulated, "WingWeight", 400, noise=0.01),
     "cardiac1": partial(simulation, "cardiac1"),
     "cardiac3": partial(simulation, "cardiac3"),
     "wine-quality-red": partial(uci, "wine-quality-red"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from answer import Answer, main
+from run_botorch_matern import log_likelihood
 
 from understudy.models.tabular.exact_gp import ExactGP
 
@@ -15,13 +15,10 @@ def fit(X: np.ndarray, Y: np.ndarray, seed: int) -> Callable[[np.ndarray], Answe
     model = ExactGP().fit(X, Y)
 
     def predict(X_test: np.ndarray) -> Answer:
-        predictive = model.predictive(torch.as_tensor(X_test))
-        details = {"log_likelihood": model.log_marginal_likelihood_.tolist()}
-        return {
-            "mean": predictive.mean.numpy(),
-            "sd": predictive.sd.numpy(),
-            "details": details,
-        }
+        predictive = model.predictive(X_test)
+        details = {"log_likelihood": log_likelihood(model.to_botorch())}
+        mean, sd = predictive.mean, predictive.sd
+        return {"mean": mean.numpy(), "sd": sd.numpy(), "details": details}
 
     return predict
 
