@@ -258,7 +258,7 @@ class Trainer:
             # early on the average follows faster, so that it forgets the initial weights
             decay = min(self.settings.ema_decay, (1.0 + self.step) / (10.0 + self.step))
             with torch.no_grad():
-                torch._foreach_lerp_(self._average, self._parameters, 1.0 - decay)
+                torch._foreach_lerp_(self._average, list[Tensor](self._parameters), 1.0 - decay)
 
     @torch.no_grad()
     def _clip(self, largest: float) -> None:
@@ -338,8 +338,8 @@ class Trainer:
         slots: dict[int, dict[str, Any]] = {}
         for name, value in state.items():
             if name.startswith("optimizer."):
-                _, i, key = name.split(".", 2)
-                slots.setdefault(int(i), {})[key] = value.clone()
+                _, number, key = name.split(".", 2)
+                slots.setdefault(int(number), {})[key] = value.clone()
         groups = self.optimizer.state_dict()["param_groups"]
         for group, rate in zip(groups, self._rates, strict=True):
             group["lr"] = rate

@@ -80,10 +80,10 @@ def scale_variances(moments: Moments, Z: Tensor) -> Tensor:
         variance = (logs.exp().unsqueeze(1) * parts).sum(0) + 1e-10
         loss = 0.5 * (variance.log() + error / variance).sum() + 0.5 * (logs[:2].square()).sum()
         loss = loss + 0.05 * (logs[2] - start[2]).square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)
     found = logs.detach()
     return torch.where(found.isfinite().all(0), found, start).exp()
 

@@ -79,6 +79,8 @@ class DeepKernel(nn.Module):
         least = 1e-3 * values[:, :1]  # axes on which rows hardly differ are not blown up
         scale = math.sqrt(len(x)) / torch.maximum(values, least)[:, None, :kept]
         B, m = len(h), len(noise)
+        self.centre: Tensor
+        self.axes: Tensor
         self.register_buffer("centre", centre)
         self.register_buffer("axes", axes.mT[..., :kept] * scale)
         self.lengths = nn.Parameter(torch.full((B, m, 1, kept), 3.0).log().to(h.dtype))
@@ -219,7 +221,7 @@ class DeepKernelSurrogate(Surrogate):
 
     @classmethod
     def of_the_study(cls, **changes: int | float | str | None) -> DeepKernelSurrogate:
-        """As in Li et al. 2024 for few inputs: three layers of 128 tanh, all features, long runs."""
+        """As in Li et al. 2024 for few inputs: three layers of 128 tanh, long runs."""
         settings = {
             "features": 128,
             "activation": "tanh",

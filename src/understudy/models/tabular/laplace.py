@@ -26,7 +26,7 @@ networks of other folds had not seen, scale noise and covariance as in `deep_ens
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -76,18 +76,21 @@ class Jacobian:
         """Of the first network of a stack, differentiable in x."""
         mlp, m = network.mlp, network.outputs
         one = torch.ones_like(x[:, :1])
-        h, inputs, slopes = x, [], []
+        h = x
+        inputs: list[Tensor] = []
+        slopes: list[Tensor] = []
         for weight, bias in zip(mlp.weights[:-1], mlp.biases[:-1], strict=True):
             inputs.append(torch.cat([h, one], dim=1))
             z = h @ weight[0] + bias[0]
-            h, slope = torch.func.jvp(mlp.activation, (z,), (torch.ones_like(z),))
+            h, slope = torch.func.jvp(mlp.activation, (z,), (torch.ones_like(z),))[:2]
             slopes.append(slope)
         out = mlp.weights[-1][0, :, :m]
         mean = h @ out + mlp.biases[-1][0, :, :m] + x @ network.line[0]
         last = torch.cat([h, x, one], dim=1)
         if not hidden:
             return cls(mean, last, [], [])
-        gradient, gradients = out.T.expand(len(x), m, -1), []
+        gradient = out.T.expand(len(x), m, -1)
+        gradients: list[Tensor] = []
         for layer in reversed(range(len(slopes))):
             gradient = gradient * slopes[layer].unsqueeze(1)
             gradients.insert(0, gradient)
@@ -350,7 +353,7 @@ class LaplaceSurrogate(Surrogate):
         layers = range(self.depth if self._hidden else 0)
         single = ("noise", "last_basis", "last_variance")
         several = ("input_bases", "gradient_bases", "variances")
-        self._curvature = Curvature(
-            **{name: state[f"curvature.{name}."] for name in single},
-            **{name: [state[f"curvature.{name}.{i}"] for i in layers] for name in several},
-        )
+        parts: dict[str, Any] = {name: state[f"curvature.{name}."] for name in single}
+        for name in several:
+            parts[name] = [state[f"curvature.{name}.{i}"] for i in layers]
+        self._curvature = Curvature(**parts)

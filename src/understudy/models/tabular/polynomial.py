@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -269,7 +269,7 @@ class PolynomialSurrogate(Surrogate):
             raise UserError(f"degree must be 1, 2 or 3, got {self.degree!r}")
         best = torch.full((Z.shape[1],), -math.inf, dtype=Z.dtype)
         choice = torch.zeros(Z.shape[1], dtype=torch.long)
-        fitted = []
+        fitted: list[Any] = []
         for basis in self._bases(*U.shape):
             spectrum, rotated = decompose(basis, U)
             regression = maximise_evidence(spectrum, rotated, Z)
@@ -356,7 +356,7 @@ class PolynomialSurrogate(Surrogate):
         return sum(len(regression.outputs) for regression in self._regressions)
 
     def _state(self) -> dict[str, Tensor]:
-        state = {}
+        state: dict[str, Tensor] = {}
         for i, regression in enumerate(self._regressions):
             for part in (regression, regression.spectrum):
                 for f in fields(part):
