@@ -85,9 +85,9 @@ def fit(
     model = fit_live(
         runs,
         quiet,
-        targets=names(targets),
-        inputs=names(inputs) or None,
-        drop=names(drop),
+        targets=targets,
+        inputs=inputs or None,
+        drop=drop or (),
         budget=budget,
         metric=metric.value,
         test=test,
