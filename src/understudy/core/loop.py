@@ -9,14 +9,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 Schedule = Callable[[float], float]
 """Learning-rate factor as a function of progress in [0, 1]."""
+
+
+class Optimizer(Protocol):
+    """What the loop asks of an optimiser; those of `torch.optim` have it."""
+
+    param_groups: list[dict[str, Any]]
+
+    def step(self) -> Any:
+        """Update the parameters from their gradients."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors of every parameter by its number, and the groups."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
 
 
 def constant(progress: float) -> float:
@@ -105,7 +119,8 @@ class Settings:
     checkpoint : Path, optional
         File that holds the state; written every `checkpoint_seconds` and at the end.
     device, precision : str
-        Anything but ``"cpu"`` and ``"32-true"`` is left to Lightning Fabric.
+        Anything but ``"cpu"`` and ``"32-true"`` is left to Lightning Fabric, which accepts only
+        optimisers of `torch.optim`.
     """
 
     max_steps: int
@@ -249,7 +264,8 @@ class Trainer:
         factor = self.settings.schedule(progress)
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self._parameters:
+            parameter.grad = None
         self._backward(loss)
         if self.settings.clip_norm is not None:
             self._clip(self.settings.clip_norm)
@@ -372,5 +388,5 @@ class Trainer:
             devices=1,
             precision=self.settings.precision,  # type: ignore[arg-type]
         )
-        self.model, self.optimizer = fabric.setup(self.model, self.optimizer)
+        self.model, self.optimizer = fabric.setup(self.model, self.optimizer)  # type: ignore[arg-type]
         self._backward = fabric.backward

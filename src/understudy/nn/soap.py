@@ -8,19 +8,21 @@ For a weight matrix with gradient :math:`G_t`,
 have eigenvectors :math:`Q_L, Q_R`, followed by one step of orthogonal iteration now and then.
 Adam runs on :math:`G' = Q_L^\top G Q_R`, and the step turns back as :math:`Q_L N' Q_R^\top`.
 Weights may be stacks (B, in, out) of independent networks; each has its own preconditioner.
+
+This is no `torch.optim.Optimizer`, though it has its methods: making the first one in a process
+imports PyTorch's compiler, which takes longer than fitting a small table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 
-class SOAP(Optimizer):
+class SOAP:
     """Shampoo with Adam in the preconditioner's eigenbasis, for stacks of small networks.
 
     Parameters
@@ -56,20 +58,40 @@ class SOAP(Optimizer):
             "largest_side": largest_side,
             "eps": eps,
         }
-        super().__init__(params, defaults)
+        given = list(params)
+        groups = given if given and isinstance(given[0], dict) else [{"params": given}]
+        self.param_groups: list[dict[str, Any]] = [
+            {**defaults, **group, "params": list(group["params"])} for group in groups
+        ]
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self) -> None:
         """Update every parameter from its gradient."""
-        loss = None if closure is None else closure()
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     self._step_one(parameter, parameter.grad, group)
-        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors of every parameter by its number, and the groups."""
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        number = {parameter: i for i, parameter in enumerate(parameters)}
+        groups = [
+            {**group, "params": [number[p] for p in group["params"]]} for group in self.param_groups
+        ]
+        state = {number[parameter]: slots for parameter, slots in self.state.items()}
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        self.state = {parameters[i]: dict(slots) for i, slots in state_dict["state"].items()}
+        for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
+            group.update({k: v for k, v in saved.items() if k != "params"})
 
     def _step_one(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
+        state = self.state.setdefault(parameter, {})
         if not state:
             self._start(state, parameter, gradient, group)
         state["step"] += 1

@@ -65,27 +65,35 @@ def weigh_kinds(means: Tensor, Z: Tensor, least: float = 0.15) -> Tensor:
 def scale_variances(moments: Moments, Z: Tensor) -> Tensor:
     """Return (3, m) factors a, c and b by maximum likelihood on held-out rows.
 
-    A standard normal prior on log a and log c keeps them near 1 where rows are few.
+    Normal priors on their logarithms keep a and c near 1 and b near a third of the mean squared
+    error where rows are few.
     """
-    error = (Z - moments.mean).square()
-    parts = torch.stack([moments.noise, moments.disagreement, torch.ones_like(error)])
-    logs = torch.zeros(3, Z.shape[1], dtype=Z.dtype)
-    logs[2] = (0.3 * error.mean(0)).clamp_min(1e-9).log()
-    start = logs.clone()
-    logs.requires_grad_(True)
-    optimizer = torch.optim.LBFGS([logs], max_iter=60, line_search_fn="strong_wolfe")
+    error = (Z - moments.mean).square().numpy()
+    noise, disagreement = moments.noise.numpy(), moments.disagreement.numpy()
+    found = [
+        _scale_one(np.stack([noise[:, j], disagreement[:, j]]), error[:, j])
+        for j in range(Z.shape[1])
+    ]
+    return torch.from_numpy(np.stack(found, axis=1))
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        variance = (logs.exp().unsqueeze(1) * parts).sum(0) + 1e-10
-        loss = 0.5 * (variance.log() + error / variance).sum() + 0.5 * (logs[:2].square()).sum()
-        loss = loss + 0.05 * (logs[2] - start[2]).square().sum()
-        loss.backward()
-        return loss
 
-    optimizer.step(closure)
-    found = logs.detach()
-    return torch.where(found.isfinite().all(0), found, start).exp()
+def _scale_one(parts: NDArray[np.float64], error: NDArray[np.float64]) -> NDArray[np.float64]:
+    from scipy.optimize import minimize
+
+    parts = np.vstack([parts, np.ones_like(error)])
+    start = np.array([0.0, 0.0, np.log(max(0.3 * error.mean(), 1e-9))])
+    precision = np.array([1.0, 1.0, 0.1])
+
+    def objective(logs: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        terms = np.exp(logs)[:, None] * parts
+        variance = terms.sum(0) + 1e-10
+        slope = 0.5 * (1.0 / variance - error / variance**2)
+        away = precision * (logs - start)
+        value = 0.5 * (np.log(variance) + error / variance).sum() + 0.5 * away @ (logs - start)
+        return float(value), terms @ slope + away
+
+    bounds = [(value - 12.0, value + 12.0) for value in start]
+    return np.exp(minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds).x)
 
 
 class DeepEnsemble(Surrogate):

@@ -39,6 +39,7 @@ from understudy.models.tabular.committee import (
     train_committee,
 )
 from understudy.models.tabular.deep_ensemble import Moments, scale_variances
+from understudy.nn.soap import SOAP
 
 if TYPE_CHECKING:
     from botorch.posteriors import Posterior
@@ -319,7 +320,8 @@ class DeepKernelSurrogate(Surrogate):
             patience=4,
             interrupt="return",
         )
-        trainer = Trainer(kernel, torch.optim.Adam(groups), settings)
+        adam = SOAP(groups, betas=(0.9, 0.99), largest_side=1)
+        trainer = Trainer(kernel, adam, settings)
         return trainer.run(loss, validate).reason == "interrupt"
 
     def _held_out(
