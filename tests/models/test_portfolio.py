@@ -9,8 +9,8 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from understudy.core.surrogate import Surrogate
 from understudy.models.tabular.portfolio import MODELS, PORTFOLIO, Candidate
 
-QUICK = {"max_seconds": 1.0}
-"""Shorter training for checks of behaviour rather than of quality."""
+QUICK = {"max_steps": 200, "max_trees": 60, "pretraining_steps": 100, "steps": 40}
+"""Shorter training for checks of behaviour rather than of quality; the same on any machine."""
 
 EXPECTED_FAILURES = {
     "check_sample_weights_pandas_series": "sample weights are not part of the contract",
@@ -31,19 +31,41 @@ def table(n: int = 60, d: int = 3, m: int = 2) -> tuple[np.ndarray, np.ndarray]:
     return X, Y[:, :m]
 
 
-each_member = pytest.mark.parametrize("candidate", PORTFOLIO, ids=lambda c: c.name)
+LONG = {"deep-ensemble", "laplace", "deep-kernel", "sparse-gp"}
+"""Members whose training takes seconds: checked by `make test-slow`."""
+
+
+def marks(candidate: Candidate) -> tuple:
+    return (pytest.mark.slow,) if candidate.name in LONG else ()
+
+
+each_member = pytest.mark.parametrize(
+    "candidate", [pytest.param(c, id=c.name, marks=marks(c)) for c in PORTFOLIO]
+)
 
 
 @pytest.fixture(scope="module")
 def fitted() -> dict[str, Surrogate]:
-    return {c.name: surrogate(c).fit(*table()) for c in PORTFOLIO}
+    return Fitted()
+
+
+class Fitted(dict):
+    """Members by name, fitted when first asked for."""
+
+    def __missing__(self, name: str) -> Surrogate:
+        candidate = next(c for c in PORTFOLIO if c.name == name)
+        self[name] = surrogate(candidate).fit(*table())
+        return self[name]
 
 
 @pytest.mark.parametrize(
     ("estimator", "check"),
     [
         pytest.param(
-            estimator, check, id=f"{candidate.name}-{getattr(check, 'func', check).__name__}"
+            estimator,
+            check,
+            id=f"{candidate.name}-{getattr(check, 'func', check).__name__}",
+            marks=marks(candidate),
         )
         for candidate in PORTFOLIO
         for estimator, check in estimator_checks_generator(surrogate(candidate), mark=None)
@@ -73,10 +95,7 @@ def test_its_state_comes_back_bit_for_bit(candidate, fitted):
 @each_member
 def test_the_same_seed_gives_the_same_predictions(candidate):
     X, Y = table(30)
-    free = clone(surrogate(candidate))
-    if "max_seconds" in free.get_params():
-        free.set_params(max_seconds=None)
-    first, second = (clone(free).fit(X, Y).predict(X) for _ in range(2))
+    first, second = (clone(surrogate(candidate)).fit(X, Y).predict(X) for _ in range(2))
     assert np.array_equal(first, second)
 
 
