@@ -32,7 +32,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("quick")
 def test_the_demo_leaves_runs_model_and_report(program: Program, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
-    record = program("demo", "--runs", 60, "--budget", "5s", "-o", folder, "--json").record
+    record = program("demo", "--runs", 60, "--budget", "1s", "-o", folder, "--json").record
     assert sorted(path.name for path in folder.iterdir()) == ["model.us", "report.html", "runs.csv"]
     assert len(pd.read_csv(folder / "runs.csv")) == 60
     assert record["held_out"] == 3
@@ -45,7 +45,7 @@ def test_the_demo_leaves_runs_model_and_report(program: Program, tmp_path: Path)
 
 @pytest.mark.usefixtures("quick")
 def test_the_demo_prints_predicted_against_simulated(program: Program, tmp_path: Path) -> None:
-    done = program("demo", "--runs", 60, "--budget", "5s", "-o", tmp_path / "demo")
+    done = program("demo", "--runs", 60, "--budget", "1s", "-o", tmp_path / "demo")
     assert done.code == 0, done.err
     for words in ("simulated", "predicted", "90 % interval", "times faster", "report.html"):
         assert words in done.out

@@ -10,12 +10,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 import understudy
 from understudy.cli.stopping import Stopping
 from understudy.core.progress import Progress
 
-from .conftest import FIT, PROGRAM, Program, process, wing
+from .conftest import FIT, PROGRAM, Program, wing
 
 
 @pytest.fixture
@@ -153,9 +154,19 @@ def test_a_table_that_cannot_be_read_is_refused(
         assert words in done.err
 
 
-def test_threads_limit_the_numerical_libraries(runs: Path, path: Path) -> None:
-    done = process("fit", runs, *FIT, "--threads", 1, "--json", "-o", path)
-    assert done.record["settings"]["threads"] == 1
+def test_threads_limit_the_numerical_libraries(
+    program: Program, runs: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("MKL_NUM_THREADS", "1")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    try:
+        done = program("fit", runs, *FIT, "--threads", before + 1, "--json", "-o", path)
+    finally:
+        torch.set_num_threads(before)
+    assert done.record["settings"]["threads"] == before + 1
+    assert os.environ["OPENBLAS_NUM_THREADS"] == str(before + 1)
 
 
 # -- Ctrl-C ---------------------------------------------------------------------------------------
