@@ -160,7 +160,7 @@ class MarginalLikelihood:
     def __init__(self, rows: int, prior: Prior) -> None:
         self.prior = prior
         self.evaluations = 0
-        self._K = np.empty((rows, rows), order="F")
+        self._K = np.zeros((rows, rows), order="F")  # its upper triangle stays finite
         self._ones = np.ones(rows)
 
     def _fill(self, theta: Array) -> None:
@@ -231,7 +231,7 @@ class StationaryLikelihood(MarginalLikelihood):
         super().__init__(n, prior)
         self.X = X - X.mean(0)
         self.family = FAMILIES[kernel]
-        self._slope = np.empty((n, n), order="F")
+        self._slope = np.zeros((n, n), order="F")
         self._scaled = np.ones((n, d + 1), order="F")
         self._root, self._work = np.empty((2, n * min(n, _PANEL)))
 

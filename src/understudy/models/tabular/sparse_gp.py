@@ -1,10 +1,10 @@
 r"""Sparse Gaussian process for long tables: the collapsed bound in one pass over the rows.
 
 Titsias (2009), "Variational learning of inducing variables in sparse Gaussian processes". With M
-inducing inputs, correlations :math:`C = k(Z, Z)` among them and :math:`k_i = k(Z, x_i)`, all that a
-table of n rows says is :math:`A = \sum_i k_i k_i^\top` and :math:`b = \sum_i k_i y_i`, added up in
-chunks. With :math:`C = L L^\top`, :math:`L^{-1} A L^{-\top} = V \Lambda V^\top` and features
-:math:`\psi(x) = V^\top L^{-1} k(Z, x)`, everything is diagonal: with :math:`w = V^\top L^{-1} b`,
+inducing inputs, correlations :math:`C = k(Z, Z) = L L^\top` among them and :math:`\phi_i = L^{-1}
+k(Z, x_i)`, all that a table of n rows says is :math:`A = \sum_i \phi_i \phi_i^\top` and :math:`b =
+\sum_i \phi_i y_i`, added up in chunks. With :math:`A = V \Lambda V^\top`, :math:`w = V^\top b` and
+features :math:`\psi(x) = V^\top L^{-1} k(Z, x)`, everything is diagonal:
 
 .. math:: \log p(y) \ge -\tfrac12 \Big[ (n - M) \log \sigma^2
           + \sum_l \log(\sigma^2 + s^2 \lambda_l)
@@ -22,6 +22,7 @@ scaled inputs.
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from collections.abc import Iterable
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 _CELLS = 2_000_000  # of a block of covariances: 16 MB
 _CLUSTER_ROWS = 20_000  # from which k-means learns
 _OWN_KERNELS = 4  # outputs up to which each has its own length-scales
-_JITTER = 1e-7
+_JITTER = 1e-10  # relative to a variance; small enough for functions without noise
 
 
 @dataclass(frozen=True)
@@ -154,11 +155,9 @@ def solve(basis: Basis, process: int, statistics: Statistics, prior: Prior) -> D
     """Posterior at the output scale and noise that maximise the bound plus their log prior."""
     factor = basis.factor(process)
     gram, moments = torch.from_numpy(statistics.gram), torch.from_numpy(statistics.moments)
-    half = torch.linalg.solve_triangular(factor, gram, upper=False)
-    half = torch.linalg.solve_triangular(factor, half.mT, upper=False)
-    spectrum, vectors = torch.linalg.eigh(0.5 * (half + half.mT))
+    spectrum, vectors = torch.linalg.eigh(gram)
     spectrum = spectrum.clamp_min(0.0)
-    projected = vectors.mT @ torch.linalg.solve_triangular(factor, moments, upper=False)
+    projected = vectors.mT @ moments
     rotation = torch.linalg.solve_triangular(factor.mT, vectors, upper=True).mT.contiguous()
     found = [
         _best_scales(spectrum.numpy(), projected[:, [j, -1]].numpy(), products, prior)
@@ -197,7 +196,8 @@ def _best_scales(
         return float((0.5 * (quadratic + log_det + rest * scale / noise) + penalty) / n)
 
     bounds = list(zip(prior.lower[-2:], prior.upper[-2:], strict=True))
-    starts = [np.array([noise, 0.0]) for noise in (-1.0, -3.0, -6.0)]
+    levels = [np.linspace(low, high, 12) for low, high in bounds]
+    starts = [np.array(start) for start in itertools.product(*levels)]
     result = minimize(objective, min(starts, key=objective), method="L-BFGS-B", bounds=bounds)
     noise, scale = np.exp(result.x)
     forms = inner(noise, scale)
@@ -313,6 +313,7 @@ class SparseGP(Surrogate):
     ) -> dict[int, Statistics]:
         """Statistics of one process for each fold, added up in chunks of rows."""
         M = self._basis.inducing.shape[1]
+        factor = np.asfortranarray(self._basis.factor(process).numpy())
         columns = np.column_stack([Y, np.ones(len(Y))])
         found: dict[int, Statistics] = {}
         for fold in np.unique(folds):
@@ -320,8 +321,9 @@ class SparseGP(Surrogate):
             gram, moments = np.zeros((M, M), order="F"), np.zeros((M, columns.shape[1]))
             for chunk in np.array_split(rows, math.ceil(len(rows) * M / _CELLS)):
                 cross = self._basis.correlations(process, U[torch.from_numpy(chunk)]).numpy()
-                blas.dsyrk(1.0, cross.T, beta=1.0, c=gram, lower=1, overwrite_c=1)
-                moments += cross.T @ columns[chunk]
+                white = blas.dtrsm(1.0, factor, cross.T, lower=1, overwrite_b=1)
+                blas.dsyrk(1.0, white, beta=1.0, c=gram, lower=1, overwrite_c=1)
+                moments += white @ columns[chunk]
             gram = np.tril(gram) + np.tril(gram, -1).T
             found[int(fold)] = Statistics(gram, moments, columns[rows].T @ columns[rows])
         return found
