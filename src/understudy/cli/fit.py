@@ -20,6 +20,13 @@ EXAMPLE = (
 )
 
 
+class Calibration(StrEnum):
+    """Which unseen rows set the widths of intervals."""
+
+    CROSS_VALIDATION = "cross-validation"
+    SPLIT = "split"
+
+
 class Metric(StrEnum):
     """What selection minimises on rows that a model has not seen."""
 
@@ -53,6 +60,9 @@ def fit(
         str, typer.Option("--budget", "-b", help="Time to spend: 90, 90s, 2m or 1h.")
     ] = "120s",
     metric: Annotated[Metric, typer.Option(help="What to choose models by.")] = Metric.NLPD,
+    calibration: Annotated[
+        Calibration, typer.Option(help="Rows that set interval widths; split: a fifth, set aside.")
+    ] = Calibration.CROSS_VALIDATION,
     test: Annotated[
         str | None,
         typer.Option("--test", help="Rows to score on: a share such as 0.2, or a table."),
@@ -90,6 +100,7 @@ def fit(
         drop=drop or (),
         budget=budget,
         metric=metric.value,
+        calibration=calibration.value,
         test=test,
         seed=seed,
         drop_invalid=drop_invalid,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from understudy.core.progress import Listener
 from understudy.data.readers import read_table
 from understudy.data.table import Table, encode_new, prepare
 from understudy.models.tabular.fitted import FittedSurrogate
-from understudy.models.tabular.training import Unseen, train
+from understudy.models.tabular.training import Unseen, split_table, train
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
@@ -29,6 +28,7 @@ def fit(
     drop: str | Sequence[str] = (),
     budget: float | str = 120.0,
     metric: str = "nlpd",
+    calibration: str = "cross-validation",
     test: float | str | pd.DataFrame | Path | None = None,
     seed: int = 0,
     drop_invalid: bool = False,
@@ -52,6 +52,10 @@ def fit(
     metric : {"nlpd", "rmse", "crps"}
         What selection minimises on unseen rows: negative log predictive density, root mean
         squared error, or continuous ranked probability score.
+    calibration : {"cross-validation", "split"}
+        Which unseen rows set the widths of intervals: every row, as predicted in cross-validation,
+        or a fifth of the rows that nothing else is learnt from. The latter is split conformal
+        prediction, which guarantees the coverage at the cost of those rows.
     test : float in (0, 1), path or DataFrame, optional
         Share of the rows, or a table, kept aside to score the result; not learnt from.
     seed : int
@@ -84,7 +88,9 @@ def fit(
         drop_invalid,
     )
     table, unseen = _split(table, test, seed)
-    model = FittedSurrogate(budget=seconds, metric=metric, members=members, seed=seed)
+    model = FittedSurrogate(
+        budget=seconds, metric=metric, calibration=calibration, members=members, seed=seed
+    )
     return train(model, table, unseen, listener, source)
 
 
@@ -123,11 +129,7 @@ def _split(
             f"test must leave rows on both sides, got {share} of {len(table.X)} rows; "
             "give a fraction such as 0.2 or a table"
         )
-    order = np.random.default_rng(seed).permutation(len(table.X))
-    held, kept = np.sort(order[:count]), np.sort(order[count:])
-    unseen = Unseen(table.X[held], table.Y[held], table.rows[held])
-    kept_table = replace(table, X=table.X[kept], Y=table.Y[kept], rows=table.rows[kept])
-    return kept_table, unseen
+    return split_table(table, count, seed)
 
 
 def _share(test: float | str | pd.DataFrame | Path) -> float | None:

@@ -42,6 +42,8 @@ class FittedSurrogate(Surrogate):
         Seconds that fitting may take.
     metric : {"nlpd", "rmse", "crps"}
         What selection and stacking minimise on rows that a model has not seen.
+    calibration : {"cross-validation", "split"}
+        Which unseen rows set the widths of intervals; see `understudy.fit`.
     members : sequence of str, optional
         Names of the candidates to consider; the whole portfolio by default.
     seed : int
@@ -74,11 +76,13 @@ class FittedSurrogate(Surrogate):
         *,
         budget: float = 120.0,
         metric: str = "nlpd",
+        calibration: str = "cross-validation",
         members: Sequence[str] | None = None,
         seed: int = 0,
     ) -> None:
         self.budget = budget
         self.metric = metric
+        self.calibration = calibration
         self.members = members
         self.seed = seed
 
@@ -89,6 +93,27 @@ class FittedSurrogate(Surrogate):
         self._start(X, y)  # scikit-learn's checks and attributes
         train_on_arrays(self, np.asarray(X, dtype=np.float64), np.asarray(y, dtype=np.float64))
         return self
+
+    def calibrate(self, X: ArrayLike, y: ArrayLike) -> Conformal:
+        """Set the widths of intervals by rows that this surrogate has not learnt from.
+
+        This is split conformal prediction: over rows drawn as these and later ones, an interval
+        at level p covers with probability at least p (Vovk et al. 2005).
+
+        Parameters
+        ----------
+        X : array (n, d)
+            Code units.
+        y : array (n,) or (n, m)
+        """
+        Y = torch.from_numpy(np.asarray(y, dtype=np.float64)).reshape(-1, len(self.targets))
+        self._conformal = Conformal.calibrate(self.predictive(X).cdf(Y))
+        return self._conformal
+
+    @property
+    def calibration_rows(self) -> int:
+        """Number of rows that the widths of intervals rest on."""
+        return self._conformal.rows
 
     # -- predictions --------------------------------------------------------------------------
 

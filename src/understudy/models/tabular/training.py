@@ -6,7 +6,7 @@ import datetime
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -30,8 +30,14 @@ from understudy.models.tabular.fitted import FittedSurrogate
 from understudy.models.tabular.outputs import choose_warps
 from understudy.models.tabular.portfolio import PORTFOLIO, Candidate
 from understudy.models.tabular.race import Contender, Race, assign_folds
+from understudy.models.tabular.scales import choose_scales
 
 METRICS = ("nlpd", "rmse", "crps")
+CALIBRATIONS = ("cross-validation", "split")
+_SCALES_SHARE = 0.1  # of the budget, for the scales of inputs
+_SPLIT_SHARE = 0.2
+_SPLIT_ROWS = 2_000
+_LEAST_SPLIT = 60
 _KEPT_ROWS = 2_000
 _NESTED_FOLDS = 5
 _FACTORS = torch.logspace(-0.5, 1.0, 61, base=10.0, dtype=torch.float64)
@@ -57,9 +63,13 @@ def train(
     candidates = _candidates(model)
     start = time.monotonic()
     report = _Reporter(listener, start, model.budget)
-    X = table.space.features(torch.from_numpy(table.X)).numpy()
+    table, calibration = _set_aside(table, model)
 
-    report("transform", "choosing output transforms")
+    report("transform", "choosing scales of inputs and outputs")
+    seconds = _SCALES_SHARE * model.budget
+    space, notes = choose_scales(table.space, table.X, table.Y, model.seed, seconds)
+    table = replace(table, space=space, warnings=(*table.warnings, *notes))
+    X = table.space.features(torch.from_numpy(table.X)).numpy()
     warps = choose_warps(X, table.Y, model.seed)
     Z = torch.stack(
         [w.forward(torch.from_numpy(table.Y[:, j])) for j, w in enumerate(warps)], dim=1
@@ -87,6 +97,8 @@ def train(
         conformal=blend.conformal,
         one_dimensional=getattr(model, "_one_dimensional", False),
     )
+    if calibration is not None:
+        blend = blend.recalibrated(model.calibrate(calibration.X, calibration.Y))
     report("test", "scoring unseen rows")
     parts = [blend.held_out(table.targets, table.Y[held], table.rows[held], warps)]
     if test is not None:
@@ -124,6 +136,27 @@ def train_on_arrays(
         fill=dict(zip(map(str, names), np.median(X, axis=0).tolist(), strict=True)),
     )
     return train(model, table)
+
+
+def _set_aside(table: Table, model: FittedSurrogate) -> tuple[Table, Unseen | None]:
+    """Rows to learn from, and those that only calibrate where intervals are split conformal."""
+    if model.calibration == "cross-validation":
+        return table, None
+    rows = len(table.X)
+    if rows < _LEAST_SPLIT:
+        raise UserError(
+            f"split calibration needs {_LEAST_SPLIT} rows, found {rows}; "
+            "calibrate by cross-validation"
+        )
+    return split_table(table, min(round(_SPLIT_SHARE * rows), _SPLIT_ROWS), model.seed + 1)
+
+
+def split_table(table: Table, count: int, seed: int) -> tuple[Table, Unseen]:
+    """Set ``count`` random rows of a table apart from the others."""
+    order = np.random.default_rng(seed).permutation(len(table.X))
+    held, kept = np.sort(order[:count]), np.sort(order[count:])
+    apart = Unseen(table.X[held], table.Y[held], table.rows[held])
+    return replace(table, X=table.X[kept], Y=table.Y[kept], rows=table.rows[kept]), apart
 
 
 @dataclass(frozen=True)
@@ -174,6 +207,14 @@ class _Blend:
             ends = others.probabilities(others.levels)
             low[:, outside], high[:, outside] = (end.unsqueeze(1) for end in ends)
         return cls(weights, factor, conformal, unseen, (low, high))
+
+    def recalibrated(self, conformal: Conformal) -> _Blend:
+        """Return the same stack with intervals from rows that it has not seen at all."""
+        shape = self.bounds[0].shape
+        low, high = (
+            end.unsqueeze(1).expand(shape) for end in conformal.probabilities(conformal.levels)
+        )
+        return replace(self, conformal=conformal, bounds=(low, high))
 
     def held_out(
         self,
@@ -263,6 +304,9 @@ def _tested(model: FittedSurrogate, test: Unseen) -> pd.DataFrame:
 def _candidates(model: FittedSurrogate) -> list[Candidate]:
     if model.metric not in METRICS:
         raise UserError(f"unknown metric {model.metric!r}; accepted are {', '.join(METRICS)}")
+    if model.calibration not in CALIBRATIONS:
+        accepted = " or ".join(CALIBRATIONS)
+        raise UserError(f"calibration must be {accepted}, got {model.calibration!r}")
     if not model.budget > 0:
         raise UserError(f"the budget must be a positive number of seconds, got {model.budget}")
     if model.members is None:
@@ -343,6 +387,8 @@ def _training_frame(table: Table, seed: int) -> pd.DataFrame:
     frame = table.space.decode(table.X[rows])
     for j, target in enumerate(table.targets):
         frame[target] = table.Y[rows, j]
+    if "row" not in frame:
+        frame["row"] = table.rows[rows]
     return frame.reset_index(drop=True)
 
 
@@ -365,6 +411,8 @@ def _settings(
         "rows": len(table.X),
         "budget": model.budget,
         "metric": model.metric,
+        "calibration": model.calibration,
+        "calibrated_on": model.calibration_rows,
         "seed": model.seed,
         "seconds": round(seconds, 2),
         "interrupted": interrupted,
