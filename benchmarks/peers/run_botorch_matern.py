@@ -54,4 +54,4 @@ def fit(X: np.ndarray, Y: np.ndarray, seed: int) -> Callable[[np.ndarray], Answe
 
 
 if __name__ == "__main__":
-    main(fit, ("botorch", "gpytorch", "torch"))
+    main(fit, ("botorch", "gpytorch", "torch"), warm_up=20)
