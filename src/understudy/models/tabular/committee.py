@@ -103,6 +103,8 @@ class Recipe:
     ----------
     members : int
         Networks trained on all rows.
+    fold_networks : int
+        Networks that miss each fold; where folds are few, at least 2.
     activation, width, depth, gain
         Of each network.
     learning_rate, weight_decay : float
@@ -118,6 +120,7 @@ class Recipe:
     """
 
     members: int = 5
+    fold_networks: int = 1
     activation: str = "silu"
     width: int = 64
     depth: int = 2
@@ -231,8 +234,8 @@ def train_committee(x: Tensor, Z: Tensor, folds: NDArray[np.int_], recipe: Recip
         Fold of each row; rows with -1 are in every network's training.
     recipe : Recipe
     """
-    n, single = len(x), len(np.unique(folds[folds >= 0])) < 3
-    layout = Layout.of(folds, recipe.members, repeats=2 if single else 1)
+    n, few = len(x), len(np.unique(folds[folds >= 0])) < 3
+    layout = Layout.of(folds, recipe.members, max(recipe.fold_networks, 2 if few else 1))
     network = Regressor(
         len(layout.train),
         x.shape[1],
