@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from understudy.cli.options import Json, Quiet, Seed, names, writable
+from understudy.cli.options import Json, Quiet, Seed, names, readable, writable
 
 if TYPE_CHECKING:
     from understudy.models.tabular.fitted import FittedSurrogate
@@ -85,6 +85,7 @@ def fit(
     quiet: Quiet = False,
 ) -> None:
     """Learn a calibrated surrogate from a table of runs."""
+    readable(runs)
     writable(output, "--output", force)
     if report is not None:
         writable(report, "--report", force)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -23,6 +24,18 @@ Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="Of every random choic
 def names(values: Sequence[str] | None) -> list[str]:
     """Names given as ``a,b`` or by repeating the option."""
     return [name.strip() for value in values or () for name in value.split(",") if name.strip()]
+
+
+def readable(path: Path) -> Path:
+    """Return the path if there is a file, before anything heavy is loaded to read it."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file in it")
+    if path.parent.is_dir() and not path.exists():
+        visible = [item.name for item in path.parent.iterdir() if item.is_file()]
+        close = difflib.get_close_matches(path.name, visible, n=1, cutoff=0.5)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise UserError(f"{path}: there is no such file{hint}")
+    return path
 
 
 def writable(path: Path, option: str, force: bool = True) -> Path:

@@ -106,7 +106,7 @@ def context(model: FittedSurrogate, file: str) -> dict[str, Any]:
             for target, warp in zip(model.targets, model.warps, strict=True)
         ],
         "sensitivity": model.sensitivity_ is not None,
-        "uncertainty": getattr(model.sensitivity_, "attrs", {}).get("uncertainty", MONTE_CARLO),
+        "uncertainty": _uncertainty(model),
         "levels": LEVELS,
         "command": f"understudy predict {shlex.quote(file)} new.csv -o predictions.csv",
         "python": _snippet(model, file),
@@ -269,3 +269,11 @@ def _middle(space: Space) -> dict[str, Any]:
         else:
             row[item.name] = (item.lower + item.upper) // 2
     return row
+
+
+def _uncertainty(model: FittedSurrogate) -> str:
+    """What the intervals of the sensitivities hold."""
+    table = model.sensitivity_
+    if table is None or "interval" not in table or table.empty:
+        return MONTE_CARLO
+    return str(table["interval"].iloc[0])

@@ -9,8 +9,8 @@ Lakshminarayanan et al. 2017, arXiv 1612.01474. With M networks of means :math:`
 - The variance is :math:`a\,\bar\sigma^2 + c\,D + b` with :math:`D` the networks' disagreement;
   :math:`a, b, c > 0` of each output maximise the likelihood of rows the networks had not seen.
 - No adversarial examples.
-- The rows of each fold are predicted by three networks of each kind, not by one: their error is then
-  near that of the ensemble, which stacking and calibration take it for.
+- The rows of each fold are predicted by three networks of each kind, not by one: their error is
+  then near that of the ensemble, which stacking and calibration take it for.
 
 Draws are whole functions: function s is :math:`\sum_k w_k \mu_{k,s}`, spread about the mean so that
 their variance over the unit cube is on average :math:`c\,D`.

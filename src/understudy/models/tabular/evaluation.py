@@ -75,7 +75,8 @@ def _scores(frame: pd.DataFrame, seed: int, draws: int) -> dict[str, float]:
     values = np.column_stack(list(cells.values()))
     point = _summaries(values.mean(0, keepdims=True), list(cells))
     rng = np.random.default_rng(seed)
-    means = np.stack([values[rng.integers(0, len(y), len(y))].mean(0) for _ in range(draws)])
+    counts = rng.multinomial(len(y), np.full(len(y), 1.0 / len(y)), size=draws)
+    means = counts @ values / len(y)
     spread = _summaries(means, list(cells))
     scores = {name: float(value[0]) for name, value in point.items()}
     for name in ("r2", "rmse", "nlpd", "crps", "coverage_90"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from understudy.core import artifact, warp
+from understudy.core.artifact import Artifact, ArtifactError
 from understudy.core.errors import UserError
 from understudy.core.predictive import Predictive
 from understudy.core.space import Space
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from botorch.posteriors import Posterior
 
 KIND = "surrogate"
+CONTENT = 1
+"""Version of what a file holds; another than this is refused."""
+
+_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
 
 
 class FittedSurrogate(Surrogate):
@@ -128,13 +133,26 @@ class FittedSurrogate(Surrogate):
         self, X: ArrayLike, return_std: bool = False
     ) -> NDArray[np.float64] | tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean of new observations at X (n, d) code units; with its standard deviation if asked."""
-        means, deviations = [], []
+        if not return_std:
+            return self._shaped(self.mean(X))
+        both = []
         for rows in self._rows(X):
             marginals = self._in_output_units(self._latent(rows))
-            means.append(marginals.mean)
-            deviations.append(marginals.sd if return_std else marginals.mean[:0])
-        mean = self._shaped(torch.cat(means))
-        return (mean, self._shaped(torch.cat(deviations))) if return_std else mean
+            both.append((marginals.mean, marginals.sd))
+        mean, sd = (self._shaped(torch.cat(parts)) for parts in zip(*both, strict=True))
+        return mean, sd
+
+    @torch.no_grad()
+    def mean(self, X: ArrayLike) -> Tensor:
+        """Mean of new observations at X (n, d) code units, (n, m), in output units."""
+        return torch.cat([self._means(rows) for rows in self._rows(X)])
+
+    def _means(self, rows: Tensor) -> Tensor:
+        if any(each.name != "identity" for each in self.warps):
+            return self._in_output_units(self._latent(rows)).mean
+        features = self.space.features(rows).numpy()
+        means = torch.stack([member.mean(features) for _, member in self.members_])
+        return (self.weights_.unsqueeze(1) * means).sum(0)
 
     @torch.no_grad()
     def intervals(
@@ -246,8 +264,11 @@ class FittedSurrogate(Surrogate):
 
     def _slice(self, k: int, centre: NDArray[np.float64], points: int) -> pd.DataFrame:
         item = self.space[self.space.names[k]]
+        whole = item.kind == "integer"
         unit = torch.linspace(0.0, 1.0, points, dtype=torch.float64)
         grid = self.space.from_unit(unit.unsqueeze(1).expand(-1, len(self.space)))[:, k].numpy()
+        if whole:
+            grid = np.unique(np.round(grid))
         if hasattr(item, "choices"):
             grid = np.arange(len(item.choices), dtype=np.float64)
         X = np.tile(centre, (len(grid), 1))
@@ -280,14 +301,23 @@ class FittedSurrogate(Surrogate):
             Base samples, a power of two; the surrogate is evaluated n (d + 2) times.
         seed : int
             Of the quasi-random design.
+
+        Returns
+        -------
+        DataFrame
+            As by `sobol_indices`. The intervals hold the surrogate's own uncertainty where it is
+            made of whole functions, as networks are; the column ``interval`` says so.
         """
-        from understudy.models.tabular.sensitivity import sobol_indices
+        from understudy.models.tabular.sensitivity import function_draws, sobol_indices
 
-        def mean(X: Tensor) -> NDArray[np.float64]:
-            return np.asarray(self.predict(X)).reshape(len(X), -1)
-
-        table = sobol_indices(mean, self.space, n=n, seed=seed)
-        table["target"] = [self.targets[int(j)] for j in table["target"]]
+        table = sobol_indices(
+            lambda X: self.mean(X).numpy(),
+            self.space,
+            n=n,
+            seed=seed,
+            targets=self.targets,
+            draws=function_draws(self),
+        )
         self.sensitivity_ = table
         return table
 
@@ -304,6 +334,7 @@ class FittedSurrogate(Surrogate):
         tensors["conformal.radius"] = self._conformal.radius
         manifest = {
             "kind": KIND,
+            "content": CONTENT,
             "params": {**self.get_params(deep=False), "members": _listed(self.members)},
             "space": json.loads(self.space.to_json()),
             "fill": self.fill,
@@ -331,17 +362,35 @@ class FittedSurrogate(Surrogate):
         from understudy.models.tabular.portfolio import MODELS
 
         stored = artifact.read(Path(path))
+        kind, content = stored.manifest.get("kind"), stored.manifest.get("content", CONTENT)
+        if kind != KIND:
+            raise UserError(f"{path} holds a {kind!r}, not a surrogate of a table")
+        if content != CONTENT:
+            raise ArtifactError(
+                f"{path} has content of version {content!r}, this version of Understudy reads "
+                f"{CONTENT}"
+            )
+        try:
+            return cls._restored(stored, MODELS)
+        except UserError as error:
+            raise ArtifactError(f"{path}: {error}") from error
+        except _DAMAGE as error:
+            raise ArtifactError(
+                f"{path} holds a surrogate whose parts do not fit together "
+                f"({type(error).__name__}: {error})"
+            ) from error
+
+    @classmethod
+    def _restored(cls, stored: Artifact, models: Mapping[str, type[Surrogate]]) -> FittedSurrogate:
         manifest, tensors = stored.manifest, stored.tensors
-        if manifest.get("kind") != KIND:
-            raise UserError(f"{path} holds a {manifest.get('kind')!r}, not a surrogate of a table")
         model = cls(**manifest["params"])
         members = []
         for at, head in enumerate(manifest["members"]):
-            if head["class"] not in MODELS:
-                raise UserError(f"{path} needs a model this version has not: {head['class']!r}")
+            if head["class"] not in models:
+                raise UserError(f"it needs a model this version has not: {head['class']!r}")
             prefix = f"member.{at}."
             state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            members.append((head["name"], MODELS[head["class"]].from_state(head, state)))
+            members.append((head["name"], models[head["class"]].from_state(head, state)))
         conformal = manifest["conformal"]
         radius = tensors["conformal.radius"]
         model._become(
@@ -364,7 +413,24 @@ class FittedSurrogate(Surrogate):
         model.held_out = stored.tables["held_out"]
         model.training = stored.tables["training"]
         model.sensitivity_ = stored.tables.get("sensitivity")
+        model._check_parts()
         return model
+
+    def _check_parts(self) -> None:
+        """Refuse parts that do not fit together: shapes, and one prediction."""
+        members, outputs = len(self.members_), len(self.targets)
+        wanted = {
+            "weights": (self.weights_, (members, outputs)),
+            "factor": (self._factor, (outputs,)),
+            "radius": (self._conformal.radius, (len(self._conformal.levels), outputs)),
+        }
+        for name, (tensor, shape) in wanted.items():
+            if tensor.shape != shape:
+                raise ValueError(f"{name} has the shape {tuple(tensor.shape)}, not {shape}")
+        centre = self.space.from_unit(torch.full((1, len(self.space)), 0.5, dtype=torch.float64))
+        lower, _ = self.intervals(centre.numpy())
+        if lower.shape != (len(LEVELS), 1, outputs):
+            raise ValueError(f"predictions have the shape {lower.shape}")
 
     # -- plumbing -----------------------------------------------------------------------------
 

@@ -136,6 +136,18 @@ class GaussianProcess(Surrogate):
         mean, variance = (torch.cat(columns) for columns in zip(*parts, strict=True))
         return Predictive.gaussian(mean, variance.sqrt())
 
+    def _expected(self, U: Tensor) -> Tensor:
+        rows = max(1, CELLS // len(self._inputs))
+        return torch.cat([self._means(chunk) for chunk in U.split(rows)])
+
+    def _means(self, U: Tensor) -> Tensor:
+        """Means (n, m)."""
+        mean = torch.empty(len(U), len(self._prior.spread), dtype=U.dtype)
+        for g, part in enumerate(self._conditioned):
+            cross = self._prior.kernel.process(g)(U, self._inputs)[0].numpy()
+            mean[:, self._followers(g)] = torch.from_numpy(part.mean + cross @ part.weights)
+        return mean
+
     def _marginals(self, U: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of observations, (n, m)."""
         prior = self._prior

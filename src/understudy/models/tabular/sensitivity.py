@@ -80,9 +80,8 @@ def sobol_indices(
     Returns
     -------
     DataFrame
-        Columns target, input, first, first_low, first_high, total, total_low, total_high; what
-        the intervals hold is in ``attrs["uncertainty"]``. Indices of an output that does not vary
-        are 0. Small indices can come out slightly negative.
+        Columns target, input, first, first_low, first_high, total, total_low, total_high, and
+        interval, which says what the intervals hold. Indices of an output that does not vary are 0. Small indices can come out slightly negative.
     """
     if n < 2:
         raise UserError(f"n, the rows of a base matrix, must be at least 2, found {n}")
@@ -97,8 +96,7 @@ def sobol_indices(
         np.quantile(part.reshape(-1, *part.shape[2:]), [tail, 1.0 - tail], axis=0) for part in cloud
     ]
     table = _table(space.names, targets, (first, *bands[0], total, *bands[1]))
-    table.attrs["uncertainty"] = MONTE_CARLO if draws is None else WITH_SURROGATE
-    return table
+    return table.assign(interval=MONTE_CARLO if draws is None else WITH_SURROGATE)
 
 
 def indices(fA: Floats, fB: Floats, fAB: Floats, counts: Floats) -> tuple[Floats, Floats]:
