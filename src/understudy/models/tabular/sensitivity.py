@@ -166,7 +166,7 @@ def function_draws(surrogate: Surrogate, count: int = 32) -> Callable[[Tensor], 
         return values.numpy()
 
     with torch.no_grad():
-        known = functions(torch.zeros(2, surrogate.n_features_in_, dtype=torch.float64))
+        known = functions(torch.zeros(1, surrogate.n_features_in_, dtype=torch.float64))
     return None if known is None else draw
 
 
