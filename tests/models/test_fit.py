@@ -146,6 +146,17 @@ def test_an_acquisition_function_finds_the_best_run():
     assert torch.allclose(best, torch.tensor([[0.3, 0.8]], dtype=torch.float64), atol=0.1)
 
 
+def test_the_mean_of_a_transformed_output_takes_its_spread_into_account():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"a": rng.uniform(size=80)})
+    table["y"] = np.exp(8.0 * table["a"] + 0.5 * rng.normal(size=80))
+    model = understudy.fit(table, "y", members=["exact-gp"])
+    assert model.warps[0].name != "identity"
+    X = model.space.encode(table)
+    assert torch.allclose(model.mean(X), model.predictive(X).mean, rtol=1e-9)
+    assert bool((model.mean(X) > model.predictive(X).quantile(torch.tensor([0.5]))[0]).all())
+
+
 def test_a_skewed_output_is_transformed_and_stays_in_its_range():
     rng = np.random.default_rng(1)
     table = pd.DataFrame(rng.uniform(size=(150, 2)), columns=["a", "b"])
@@ -166,6 +177,16 @@ def test_ctrl_c_keeps_the_best_so_far():
     stopped = understudy.fit(runs(), "wear", members=QUICK, listener=interrupt)
     assert stopped.settings["interrupted"]
     assert [name for name, _ in stopped.members_] == ["polynomial"]
+
+
+def test_its_mean_alone_is_that_of_its_predictive(model):
+    X = model.space.encode(runs(40, seed=5))
+    assert torch.allclose(model.mean(X), model.predictive(X).mean, rtol=1e-9)
+
+
+def test_slices_take_whole_numbers_where_an_input_does(model):
+    layers = model.slices().query("input == 'layers'")["value"]
+    assert sorted(set(layers)) == list(range(1, 9))
 
 
 def test_slices_hold_one_line_per_input_target_and_point(model):

@@ -75,7 +75,10 @@ def print_leaderboard(model: FittedSurrogate) -> None:
         "predict_seconds": "10,000 rows s",
         "status": "",
     }
-    rows = records(model.leaderboard.sort_values(metric, na_position="last", kind="stable"))
+    rows = [
+        {**row, "status": row["status"].rpartition(": ")[2]}  # the reason, where there is one
+        for row in records(model.leaderboard.sort_values(metric, na_position="last", kind="stable"))
+    ]
     print_table(rows, columns, "Models, cross-validated:", left=("name", "status"))
 
 
