@@ -73,7 +73,7 @@ def test_botorch_gives_fitted_hyperparameters_the_same_objective():
     peer = _botorch_matern(U, Z)
     peer.covar_module.lengthscale = theta[:-2].exp()
     peer.likelihood.noise = theta[-2].exp()
-    peer.mean_module.constant = ours._mean[0]
+    peer.mean_module.constant = ours._constant[0]
     peer.train()
     mll = ExactMarginalLogLikelihood(peer.likelihood, peer)
     theirs = float(mll(peer(*peer.train_inputs), peer.train_targets).detach()) * len(U)

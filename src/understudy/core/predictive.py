@@ -84,6 +84,11 @@ class Predictive:
         weight = self.weight if self.weight.shape[2] == 1 else self.weight[:, :, at]
         return Predictive(self.loc[:, :, at], self.scale[:, :, at], weight)
 
+    def outputs(self, indices: Tensor) -> Predictive:
+        """Return the predictive of some outputs, by index (k,)."""
+        weight = self.weight if self.weight.shape[2] == 1 else self.weight[:, :, indices]
+        return Predictive(self.loc[:, :, indices], self.scale[:, :, indices], weight)
+
     def affine(self, shift: Tensor, scale: Tensor) -> Predictive:
         """Return the distribution of ``shift + scale * y`` for (m,) shift and positive scale."""
         return Predictive(shift + scale * self.loc, scale * self.scale, self.weight)

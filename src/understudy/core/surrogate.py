@@ -32,8 +32,10 @@ class Surrogate(RegressorMixin, BaseEstimator):
         learn from scaled inputs U (n, d) and outputs Z (n, m), float64;
     ``_predictive(U)``
         `Predictive` of new observations at U (n, d), without gradient;
-    ``_expected(U)``
-        optional: the mean of ``_predictive`` alone, (n, m), where that costs less;
+    ``_expected(U, outputs)``
+        optional: the mean of ``_predictive`` alone, of some outputs, (n, k), where that costs less;
+    ``_predictive_of(U, outputs)``
+        optional: the `Predictive` of some outputs, where that costs less than all;
     ``_posterior(U, observation_noise)``
         BoTorch posterior at U (*batch, q, d), joint over q, differentiable in U;
     ``_state()``, ``_load(state)``
@@ -53,8 +55,11 @@ class Surrogate(RegressorMixin, BaseEstimator):
     def _predictive(self, U: Tensor) -> Predictive:
         raise NotImplementedError
 
-    def _expected(self, U: Tensor) -> Tensor:
-        return self._predictive(U).mean
+    def _expected(self, U: Tensor, outputs: Tensor) -> Tensor:
+        return self._predictive(U).mean[:, outputs]
+
+    def _predictive_of(self, U: Tensor, outputs: Tensor) -> Predictive:
+        return self._predictive(U).outputs(outputs)
 
     def _posterior(self, U: Tensor, observation_noise: bool) -> Posterior:
         raise NotImplementedError
@@ -85,8 +90,11 @@ class Surrogate(RegressorMixin, BaseEstimator):
         return copy if limit is None else copy.set_params(max_seconds=limit / fits)
 
     @torch.no_grad()
-    def _predictive_chunks(self, U: Tensor) -> Predictive:
-        parts = [self._predictive(rows) for rows in U.split(self.chunk_rows)]
+    def _predictive_chunks(self, U: Tensor, outputs: Tensor | None = None) -> Predictive:
+        parts = [
+            self._predictive(rows) if outputs is None else self._predictive_of(rows, outputs)
+            for rows in U.split(self.chunk_rows)
+        ]
         return parts[0] if len(parts) == 1 else Predictive.concatenate(parts)
 
     # -- what a user calls --------------------------------------------------------------------
@@ -127,17 +135,38 @@ class Surrogate(RegressorMixin, BaseEstimator):
         return self._shaped(predictive.mean), self._shaped(predictive.sd)
 
     @torch.no_grad()
-    def predictive(self, X: ArrayLike) -> Predictive:
-        """Marginal predictive distribution of new observations at X (n, d), in chunks."""
+    def predictive(self, X: ArrayLike, outputs: Tensor | None = None) -> Predictive:
+        """Marginal predictive distribution of new observations at X (n, d), in chunks.
+
+        Parameters
+        ----------
+        X : array (n, d)
+        outputs : LongTensor (k,), optional
+            Only these of the m outputs.
+        """
         scaled = self._scaled(torch.from_numpy(self._checked(X)))
-        return self._predictive_chunks(scaled).affine(self._y_shift, self._y_scale)
+        at = slice(None) if outputs is None else outputs
+        whole = self._predictive_chunks(scaled, outputs)
+        return whole.affine(self._y_shift[at], self._y_scale[at])
 
     @torch.no_grad()
-    def mean(self, X: ArrayLike) -> Tensor:
-        """Mean of new observations at X (n, d), (n, m), in chunks; cheaper than `predictive`."""
+    def mean(self, X: ArrayLike, outputs: Tensor | None = None) -> Tensor:
+        """Mean of new observations at X (n, d), in chunks; cheaper than that of `predictive`.
+
+        Parameters
+        ----------
+        X : array (n, d)
+        outputs : LongTensor (k,), optional
+            Only these of the m outputs.
+
+        Returns
+        -------
+        Tensor (n, k)
+        """
         scaled = self._scaled(torch.from_numpy(self._checked(X)))
-        parts = [self._expected(rows) for rows in scaled.split(self.chunk_rows)]
-        return self._y_shift + self._y_scale * torch.cat(parts)
+        at = torch.arange(self.n_outputs_) if outputs is None else outputs
+        parts = [self._expected(rows, at) for rows in scaled.split(self.chunk_rows)]
+        return self._y_shift[at] + self._y_scale[at] * torch.cat(parts)
 
     def posterior(self, X: Tensor, observation_noise: bool = False) -> Posterior:
         """Joint posterior at X (*batch, q, d), differentiable in X.

@@ -302,6 +302,9 @@ class BoostingSurrogate(Surrogate):
         errors = [torch.stack([forest(U) for forest in levels]) for levels in self._errors]
         return mixture(mean, torch.stack(errors, dim=2), self._spread)
 
+    def _expected(self, U: Tensor, outputs: Tensor) -> Tensor:
+        return torch.stack([self._means[j](U) for j in outputs.tolist()], dim=1)
+
     def _posterior(self, U: Tensor, observation_noise: bool) -> Posterior:
         """Independent Gaussians at every point, with the predictive's mean and variance.
 

@@ -185,6 +185,11 @@ class DeepEnsemble(Surrogate):
         means, variances = self._members_at(U)
         return self._gaussian(Moments.of(means.double(), variances.double(), self._weights))
 
+    def _expected(self, U: Tensor, outputs: Tensor) -> Tensor:
+        x = ((U - self._shift) / self._spread).to(self._networks[0].line.dtype)
+        means = torch.stack([network(x)[0].double().mean(0) for network in self._networks])
+        return (self._weights.unsqueeze(1) * means).sum(0)[:, outputs]
+
     @torch.no_grad()
     def _match_spread(self, inputs: int) -> Tensor:
         """Factor (m,) on the functions' deviations that gives them the calibrated disagreement."""

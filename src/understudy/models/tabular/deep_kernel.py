@@ -160,6 +160,12 @@ class Conditioned:
         scale = self.kernel.outputscale.exp().unsqueeze(-1)
         return mean.mT, (scale - white.square().sum(-2)).clamp_min(0.0).mT
 
+    def mean(self, x: Tensor) -> Tensor:
+        """Mean of the function, (B, n, m), at x (n, d) or (B, n, d)."""
+        scale = self.kernel.outputscale.exp()[..., None, None]
+        cross = matern(self.kernel.features(x), self.rows)
+        return (self.kernel.mean[..., None, None] + cross @ (scale * self.weights))[..., 0].mT
+
     def joint(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (B, q, m) and covariance (B, m, q, q) of the function at x (B, q, d)."""
         mean, white, features = self._cross(x)
@@ -349,6 +355,9 @@ class DeepKernelSurrogate(Surrogate):
         mean, variance = self._process.moments((U - self._shift) / self._spread)
         noise = self._process.kernel.noise_variance()[0].expand_as(mean[0])
         return self._gaussian(Moments(mean[0], noise, variance[0]))
+
+    def _expected(self, U: Tensor, outputs: Tensor) -> Tensor:
+        return self._process.mean((U - self._shift) / self._spread)[0][:, outputs]
 
     def _posterior(self, U: Tensor, observation_noise: bool) -> Posterior:
         *batch, q, d = U.shape

@@ -50,6 +50,8 @@ class StationaryKernel:
 
     def __call__(self, A: Tensor, B: Tensor) -> Tensor:
         """Covariances (*batch, g, p, q) of A (*batch, p, d) with B (q, d) or (*batch, q, d)."""
+        if not (torch.is_grad_enabled() and (A.requires_grad or B.requires_grad)):
+            return self._in_place(A, B)
         a = A.unsqueeze(-3) / self.lengthscale.unsqueeze(-2)
         b = B.unsqueeze(-3) / self.lengthscale.unsqueeze(-2)
         squares = -2.0 * (a @ b.mT)
@@ -60,6 +62,21 @@ class StationaryKernel:
             return scale * torch.exp(-0.5 * squares.clamp_min(0.0))
         distance = (5.0 * squares).clamp_min(1e-30).sqrt()
         return scale * (1.0 + distance + distance.square() / 3.0) * torch.exp(-distance)
+
+    def _in_place(self, A: Tensor, B: Tensor) -> Tensor:
+        """Covariances as by a call, without gradient: fewer passes through memory."""
+        factor = 0.5**0.5 if self.name == "rbf" else 5.0**0.5
+        inverse = factor / self.lengthscale.unsqueeze(-2)
+        a, b = A.unsqueeze(-3) * inverse, B.unsqueeze(-3) * inverse
+        squares = torch.matmul(a, (-2.0 * b).mT)
+        squares += a.square().sum(-1).unsqueeze(-1)
+        squares += b.square().sum(-1).unsqueeze(-2)
+        scale = self.outputscale[:, None, None]
+        if self.name == "rbf":
+            return squares.clamp_min_(0.0).neg_().exp_().mul_(scale)
+        distance = squares.clamp_min_(1e-30).sqrt()
+        squares.div_(3.0).add_(distance).add_(1.0)
+        return squares.mul_(distance.neg_().exp_()).mul_(scale)
 
     def diagonal(self, A: Tensor) -> Tensor:
         """Variances (*batch, g, p)."""
@@ -153,5 +170,5 @@ class ExactGP(GaussianProcess):
         model.covar_module.base_kernel.lengthscale = parameters[:, :-2].reshape(*batch, 1, d)
         model.covar_module.outputscale = (spread * parameters[:, -1]).reshape(batch)
         model.likelihood.noise = (spread * parameters[:, -2]).reshape(*batch, 1)
-        model.mean_module.constant = self._mean.reshape(batch)
+        model.mean_module.constant = self._constant.reshape(batch)
         return model.eval()

@@ -143,16 +143,43 @@ class FittedSurrogate(Surrogate):
         return mean, sd
 
     @torch.no_grad()
-    def mean(self, X: ArrayLike) -> Tensor:
-        """Mean of new observations at X (n, d) code units, (n, m), in output units."""
-        return torch.cat([self._means(rows) for rows in self._rows(X)])
+    def mean(self, X: ArrayLike, outputs: Tensor | None = None) -> Tensor:
+        """Mean of new observations at X (n, d) code units, in output units.
+
+        Parameters
+        ----------
+        X : array (n, d)
+        outputs : LongTensor (k,), optional
+            Only these of the m outputs.
+
+        Returns
+        -------
+        Tensor (n, k)
+        """
+        at = torch.arange(len(self.targets)) if outputs is None else outputs
+        return torch.cat([self._means(rows) for rows in self._rows(X)])[:, at]
 
     def _means(self, rows: Tensor) -> Tensor:
-        if any(each.name != "identity" for each in self.warps):
-            return self._in_output_units(self._latent(rows)).mean
+        """Means (n, m); the spread is looked at only where a transform makes the mean need it."""
         features = self.space.features(rows).numpy()
-        means = torch.stack([member.mean(features) for _, member in self.members_])
-        return (self.weights_.unsqueeze(1) * means).sum(0)
+        plain = torch.tensor([each.name == "identity" for each in self.warps])
+        mean = torch.zeros(len(rows), len(plain), dtype=torch.float64)
+        for (_, member), weight in zip(self.members_, self.weights_, strict=True):
+            at = torch.nonzero(plain & (weight > 0))[:, 0]
+            if len(at):
+                mean[:, at] += weight[at] * member.mean(features, at)
+        bent = torch.nonzero(~plain)[:, 0]
+        if len(bent):
+            mean[:, bent] = self._bent_means(features, bent)
+        return mean
+
+    def _bent_means(self, features: NDArray[np.float64], outputs: Tensor) -> Tensor:
+        """Means (n, k) of outputs (k,) that are transformed."""
+        used = torch.nonzero((self.weights_[:, outputs] > 0).any(1))[:, 0]
+        parts = [self.members_[j][1].predictive(features, outputs) for j in used.tolist()]
+        latent = Predictive.stack(parts, self.weights_[used][:, outputs])
+        warps = tuple(self.warps[j] for j in outputs.tolist())
+        return WarpedPredictive(latent.widened(self._factor[outputs]), warps).mean
 
     @torch.no_grad()
     def intervals(
@@ -308,7 +335,7 @@ class FittedSurrogate(Surrogate):
             As by `sobol_indices`. The intervals hold the surrogate's own uncertainty where it is
             made of whole functions, as networks are; the column ``interval`` says so.
         """
-        from understudy.models.tabular.sensitivity import function_draws, sobol_indices
+        from understudy.models.tabular.sensitivity import sobol_indices
 
         table = sobol_indices(
             lambda X: self.mean(X).numpy(),
@@ -316,7 +343,6 @@ class FittedSurrogate(Surrogate):
             n=n,
             seed=seed,
             targets=self.targets,
-            draws=function_draws(self),
         )
         self.sensitivity_ = table
         return table

@@ -17,6 +17,7 @@ from understudy.core.predictive import Predictive
 from understudy.core.surrogate import Surrogate
 from understudy.models.tabular.conditioning import (
     CELLS,
+    Conditioned,
     Kernel,
     Prior,
     condition,
@@ -31,6 +32,8 @@ from understudy.models.tabular.marginal_likelihood import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from botorch.posteriors.gpytorch import GPyTorchPosterior
     from numpy.typing import NDArray
 
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 MAX_ROWS = 10_000
 """Most rows that are conditioned on: one factor takes 800 MB."""
 _FACTOR_CELLS = 2.5e8  # cells of all factors together: 2 GB
+_CACHED_CELLS = 60_000
+_FEWEST_ROWS = 256
 _ONE_THREAD_ROWS = 500  # below, a second thread costs more than it brings
 
 
@@ -123,7 +128,7 @@ class GaussianProcess(Surrogate):
     # -- predictions --------------------------------------------------------------------------
 
     @property
-    def _mean(self) -> Tensor:
+    def _constant(self) -> Tensor:
         """Constant mean of each output, (m,)."""
         mean = torch.empty_like(self._prior.spread)
         for g, part in enumerate(self._conditioned):
@@ -131,37 +136,47 @@ class GaussianProcess(Surrogate):
         return mean
 
     def _predictive(self, U: Tensor) -> Predictive:
-        rows = max(1, CELLS // len(self._inputs))
-        parts = [self._marginals(chunk) for chunk in U.split(rows)]
-        mean, variance = (torch.cat(columns) for columns in zip(*parts, strict=True))
-        return Predictive.gaussian(mean, variance.sqrt())
+        return self._predictive_of(U, torch.arange(len(self._prior.spread)))
 
-    def _expected(self, U: Tensor) -> Tensor:
-        rows = max(1, CELLS // len(self._inputs))
-        return torch.cat([self._means(chunk) for chunk in U.split(rows)])
+    def _predictive_of(self, U: Tensor, outputs: Tensor) -> Predictive:
+        prior = self._prior
+        mean = torch.empty(len(U), len(outputs), dtype=U.dtype)
+        variance = torch.empty_like(mean)
+        for g, part, own, at in self._processes(outputs):
+            kernel = prior.kernel.process(g)
+            for rows in torch.arange(len(U)).split(self._rows_at_once):
+                cross = kernel(U[rows], self._inputs)[0].numpy()
+                here = part.mean[own] + cross @ part.weights[:, own]
+                half = blas.dtrsm(1.0, part.factor, cross.T, lower=1, overwrite_b=1)
+                explained = torch.from_numpy(np.einsum("ij,ij->j", half, half))
+                left = (kernel.diagonal(U[rows])[0] - explained).clamp_min(0.0) + prior.noise[g]
+                mean[rows.unsqueeze(1), at] = torch.from_numpy(here)
+                variance[rows.unsqueeze(1), at] = left.unsqueeze(1).expand(-1, len(at))
+        return Predictive.gaussian(mean, (variance * prior.spread[outputs]).sqrt())
 
-    def _means(self, U: Tensor) -> Tensor:
-        """Means (n, m)."""
-        mean = torch.empty(len(U), len(self._prior.spread), dtype=U.dtype)
-        for g, part in enumerate(self._conditioned):
-            cross = self._prior.kernel.process(g)(U, self._inputs)[0].numpy()
-            mean[:, self._followers(g)] = torch.from_numpy(part.mean + cross @ part.weights)
+    def _expected(self, U: Tensor, outputs: Tensor) -> Tensor:
+        mean = torch.empty(len(U), len(outputs), dtype=U.dtype)
+        for g, part, own, at in self._processes(outputs):
+            kernel, weights = self._prior.kernel.process(g), part.weights[:, own]
+            for rows in torch.arange(len(U)).split(self._rows_at_once):
+                cross = kernel(U[rows], self._inputs)[0].numpy()
+                mean[rows.unsqueeze(1), at] = torch.from_numpy(part.mean[own] + cross @ weights)
         return mean
 
-    def _marginals(self, U: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of observations, (n, m)."""
-        prior = self._prior
-        mean = torch.empty(len(U), len(prior.spread), dtype=U.dtype)
-        variance = torch.empty_like(mean)
+    @property
+    def _rows_at_once(self) -> int:
+        """Rows whose covariances with the training rows stay in a processor's cache, or a few."""
+        n = len(self._inputs)
+        return max(1, min(CELLS // n, max(_FEWEST_ROWS, _CACHED_CELLS // n)))
+
+    def _processes(
+        self, outputs: Tensor
+    ) -> Iterator[tuple[int, Conditioned, NDArray[np.int_], Tensor]]:
+        """Each process that outputs (k,) follow: it, which of its own, which of the k they are."""
         for g, part in enumerate(self._conditioned):
-            kernel, outputs = prior.kernel.process(g), self._followers(g)
-            cross = kernel(U, self._inputs)[0].numpy()
-            mean[:, outputs] = torch.from_numpy(part.mean + cross @ part.weights)
-            half = blas.dtrsm(1.0, part.factor, cross.T, lower=1, overwrite_b=1)
-            explained = torch.from_numpy(np.einsum("ij,ij->j", half, half))
-            left = (kernel.diagonal(U)[0] - explained).clamp_min(0.0) + prior.noise[g]
-            variance[:, outputs] = left.unsqueeze(1)
-        return mean, variance * prior.spread
+            at = torch.nonzero(self._prior.process[outputs] == g)[:, 0]
+            if len(at):
+                yield g, part, torch.searchsorted(self._followers(g), outputs[at]).numpy(), at
 
     def _posterior(self, U: Tensor, observation_noise: bool) -> GPyTorchPosterior:
         *batch, q, _ = U.shape

@@ -318,6 +318,9 @@ class LaplaceSurrogate(Surrogate):
         noise = self._curvature.noise.expand_as(jacobian.mean)
         return self._gaussian(Moments(jacobian.mean, noise, self._curvature.variance(jacobian)))
 
+    def _expected(self, U: Tensor, outputs: Tensor) -> Tensor:
+        return self._network((U - self._shift) / self._spread)[0][0][:, outputs]
+
     def _posterior(self, U: Tensor, observation_noise: bool) -> Posterior:
         *batch, q, d = U.shape
         x = ((U - self._shift) / self._spread).reshape(-1, d)

@@ -333,6 +333,14 @@ class PolynomialSurrogate(Surrogate):
             variance[:, r.outputs] = r.noise * known + r.variance * unseen.unsqueeze(1)
         return Predictive.gaussian(mean, variance.sqrt())
 
+    def _expected(self, U: Tensor, outputs: Tensor) -> Tensor:
+        mean = torch.empty(len(U), self._outputs(), dtype=U.dtype)
+        for r in self._regressions:
+            weights = r.spectrum.rotation @ r.weights
+            features = evaluate(r.spectrum.basis, U) - r.spectrum.centre
+            mean[:, r.outputs] = r.intercept + features @ weights
+        return mean[:, outputs]
+
     def _posterior(self, U: Tensor, observation_noise: bool) -> Posterior:
         m, q = self._outputs(), U.shape[-2]
         means: list[Tensor] = [U] * m

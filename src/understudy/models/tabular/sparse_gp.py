@@ -359,6 +359,15 @@ class SparseGP(Surrogate):
             variance[:, outputs] = torch.cat([v for _, v in found])
         return Predictive.gaussian(mean, variance.sqrt())
 
+    def _expected(self, U: Tensor, outputs: Tensor) -> Tensor:
+        mean = torch.empty(len(U), len(self._process), dtype=U.dtype)
+        rows = max(1, _CELLS // self._basis.inducing.shape[1])
+        for g, part in enumerate(self._parts):
+            weights = part.rotation.mT @ part.weights
+            found = [_product(self._basis.correlations(g, c), weights) for c in U.split(rows)]
+            mean[:, self._followers(g)] = part.mean + torch.cat(found)
+        return mean[:, outputs]
+
     def _posterior(self, U: Tensor, observation_noise: bool) -> GPyTorchPosterior:
         eye = torch.eye(U.shape[-2], dtype=U.dtype)
         means: list[Tensor] = [U] * len(self._process)
