@@ -57,6 +57,56 @@ def test_help_loads_no_heavy_library() -> None:
     assert not set(done.stdout.splitlines()[-1].split()) & HEAVY
 
 
+def test_python_runs_the_package_as_the_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "understudy", "--version"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (0, f"understudy {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fit", "missing.csv", "-t", "y"], "missing.csv: there is no such file"),
+        (["fit", "runs.csv", "-t", "y", "--budget", "soon"], "'soon'"),
+        (["fit", "runs.csv", "-t", "y", "--metric", "mae"], "'mae'"),
+        (["fit", "runs.csv", "-t", "y", "--test", "absent.csv"], "absent.csv: there is no such"),
+        (
+            ["fit", "runs.csv", "-t", "y", "-o", "runs.csv", "--force"],
+            "replace a file that is read",
+        ),
+        (["fit", "runs.csv", "-t", "y", "--members", ","], "--members names no model"),
+        (["predict", "missing.us", "runs.csv"], "missing.us: there is no such file"),
+        (["report", "missing.us"], "missing.us: there is no such file"),
+        (["show", "missing.us"], "missing.us: there is no such file"),
+        (["demo", "--budget", "soon"], "'soon'"),
+    ],
+)
+def test_what_is_plainly_wrong_is_refused_before_heavy_libraries_load(
+    tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    (tmp_path / "runs.csv").write_text("x,y\n1,2\n")
+    code = (
+        "import sys; from understudy.cli.app import run; code = run(sys.argv[1:]);"
+        "print(code, *{m.split('.')[0] for m in sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    code, *modules = done.stdout.split()
+    assert code == "2"
+    assert words in done.stderr
+    assert not set(modules) & HEAVY
+    assert [path.name for path in tmp_path.iterdir()] == ["runs.csv"]
+
+
 def test_help_takes_less_than_seven_tenths_of_a_second_of_processor_time() -> None:
     before = os.times()
     assert process("--help").code == 0
@@ -90,7 +140,7 @@ def test_the_version_is_printed(program: Program) -> None:
         (["nonsense"], "No such command 'nonsense'. Try 'understudy --help'."),
         (["show"], "Missing argument 'MODEL'. Try 'understudy show --help'."),
         (["show", "a.us", "--depth"], "No such option: --depth. Try 'understudy show --help'."),
-        (["show", "absent.us"], "there is no file absent.us"),
+        (["show", "absent.us"], "absent.us: there is no such file"),
         (["systems", "--stage", "cooking"], "not 'cooking'"),
         (["reproduce", "no-such-system"], "there is no system 'no-such-system'"),
         (["reproduce", "cape", "--scale", "huge"], "not 'huge'"),

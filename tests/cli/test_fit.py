@@ -76,6 +76,31 @@ def test_names_may_be_joined_or_repeated(program: Program, runs: Path, path: Pat
     assert records[0]["inputs"] == records[1]["inputs"]
 
 
+@pytest.mark.parametrize(
+    ("options", "inputs"),
+    [
+        (["-t", "lift, per area", "-i", "angle, in degrees"], ["angle, in degrees"]),
+        (
+            ["-t", '"lift, per area"', "-i", '"angle, in degrees",speed'],
+            ["angle, in degrees", "speed"],
+        ),
+        (
+            ["-t", "lift, per area", "--drop", '"id, of run", profile, drag', "--drop", "speed"],
+            ["angle, in degrees"],
+        ),
+    ],
+)
+def test_columns_with_commas_in_their_names_can_be_given(
+    program: Program, tmp_path: Path, path: Path, options: list[str], inputs: list[str]
+) -> None:
+    renamed = {"id": "id, of run", "angle": "angle, in degrees", "lift": "lift, per area"}
+    wing(60).rename(columns=renamed).to_csv(tmp_path / "runs.csv", index=False)
+    arguments = [*options, "--members", "polynomial", "--json", "-o", path]
+    record = program("fit", tmp_path / "runs.csv", *arguments).record
+    assert record["targets"] == ["lift, per area"]
+    assert [item["name"] for item in record["inputs"]] == inputs
+
+
 @pytest.fixture
 def never(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail the test if fitting starts."""

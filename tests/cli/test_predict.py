@@ -54,6 +54,14 @@ def test_rows_outside_the_training_range_are_named_and_then_counted(
     assert program("predict", model, new, "--quiet").err == ""
 
 
+def test_rows_with_empty_cells_are_counted(program: Program, model: Path, new: Path) -> None:
+    table = pd.read_csv(new)
+    table.loc[[0, 1], "angle"] = float("nan")
+    table.to_csv(new, index=False)
+    warnings = program("predict", model, new).err.splitlines()
+    assert warnings[-1] == "warning: empty cells of 2 rows filled in; see the column 'filled_in'"
+
+
 def test_json_counts_rows_and_says_where_they_are(
     program: Program, model: Path, new: Path, tmp_path: Path
 ) -> None:

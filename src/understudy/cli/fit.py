@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from understudy.cli.options import Json, Quiet, Seed, names, readable, writable
+from understudy.cli.options import Json, Quiet, Seed, names, readable, share_or_readable, writable
+from understudy.core.duration import parse_budget
+from understudy.core.errors import UserError
 
 if TYPE_CHECKING:
     from understudy.models.tabular.fitted import FittedSurrogate
@@ -85,10 +87,16 @@ def fit(
     quiet: Quiet = False,
 ) -> None:
     """Learn a calibrated surrogate from a table of runs."""
-    readable(runs)
-    writable(output, "--output", force)
+    runs = readable(runs)
+    test = test and share_or_readable(test)
+    tables = [runs] if test is None else [runs, Path(test)]
+    output = writable(output, "--output", force, tables)
     if report is not None:
-        writable(report, "--report", force)
+        report = writable(report, "--report", force, [*tables, output])
+    parse_budget(budget)
+    candidates = names(members)
+    if members and not candidates:
+        raise UserError("--members names no model")
     if threads is not None:
         _use_threads(threads)
     from understudy.cli.live import fit_live
@@ -105,7 +113,7 @@ def fit(
         test=test,
         seed=seed,
         drop_invalid=drop_invalid,
-        members=names(members) or None,
+        members=candidates or None,
     )
     model.save(output)
     if report is not None:

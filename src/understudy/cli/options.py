@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -27,18 +28,32 @@ def names(values: Sequence[str] | None) -> list[str]:
 
 
 def readable(path: Path) -> Path:
-    """Return the path if there is a file, before anything heavy is loaded to read it."""
+    """Return the path if a file can be read there, before anything heavy is loaded to read it."""
+    path = path.expanduser()
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file in it")
-    if path.parent.is_dir() and not path.exists():
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {path.parent}")
+    if not path.exists():
         visible = [item.name for item in path.parent.iterdir() if item.is_file()]
         close = difflib.get_close_matches(path.name, visible, n=1, cutoff=0.5)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise UserError(f"{path}: there is no such file{hint}")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{path}: no permission to read it")
     return path
 
 
-def writable(path: Path, option: str, force: bool = True) -> Path:
+def share_or_readable(text: str) -> str:
+    """Return the text if it is a number or names a file that can be read."""
+    try:
+        float(text)
+    except ValueError:
+        return str(readable(Path(text)))
+    return text
+
+
+def writable(path: Path, option: str, force: bool = True, others: Sequence[Path] = ()) -> Path:
     """Return the path if a file can be written there.
 
     Parameters
@@ -48,7 +63,12 @@ def writable(path: Path, option: str, force: bool = True) -> Path:
         The option that named it, for the message.
     force : bool
         Whether an existing file may be replaced.
+    others : sequence of Path
+        Files that the same command reads or writes, which it must not be.
     """
+    path = path.expanduser()
+    if any(path.resolve() == other.expanduser().resolve() for other in others):
+        raise UserError(f"{option} {path} would replace a file that is read; name another")
     if path.is_dir():
         raise UserError(f"{option} {path} is a folder; name a file in it")
     if path.exists() and not force:

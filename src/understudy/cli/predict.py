@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from understudy.cli.options import Json, Model, Quiet, writable
-from understudy.core.errors import UserError
+from understudy.cli.options import Json, Model, Quiet, readable, writable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,10 +44,9 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Predict the rows of a table, with calibrated intervals."""
+    model, data = readable(model), readable(data)
     if output is not None:
-        writable(output, "--output")
-        if any(output.exists() and output.samefile(p) for p in (model, data) if p.exists()):
-            raise UserError(f"--output {output} would replace a file that is read; name another")
+        output = writable(output, "--output", others=(model, data))
     import pandas as pd
 
     import understudy
@@ -61,6 +59,7 @@ def predict(
     outside = predictions["extrapolation"].astype(str) != ""
     if not quiet:
         _warn(surrogate.space, table, predictions["extrapolation"])
+        _warn_of_filled(predictions)
     if keep:
         clash = table.columns.intersection(predictions.columns)
         predictions = pd.concat([table.drop(columns=clash), predictions], axis=1)
@@ -89,6 +88,16 @@ def _warn(space: Space, table: pd.DataFrame, extrapolation: pd.Series) -> None:
     if len(rows) > _MOST_WARNINGS:
         more = len(rows) - _MOST_WARNINGS
         say(f"warning: so are {more:,} more rows; see the column 'extrapolation'", stderr=True)
+
+
+def _warn_of_filled(predictions: pd.DataFrame) -> None:
+    """Count the rows with empty cells, on the error stream."""
+    from understudy.cli.console import say
+
+    count = int((predictions["filled_in"] != "").sum()) if "filled_in" in predictions else 0
+    if count:
+        rows = "1 row" if count == 1 else f"{count:,} rows"
+        say(f"warning: empty cells of {rows} filled in; see the column 'filled_in'", stderr=True)
 
 
 def _found(space: Space, table: pd.DataFrame, row: int, name: str) -> str:

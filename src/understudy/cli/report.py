@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from understudy.cli.options import Json, Model, Quiet, writable
+from understudy.cli.options import Json, Model, Quiet, readable, writable
 
 EXAMPLE = "[bold]Example[/]\n\nunderstudy report wing.us -o wing.html --open"
 
@@ -23,7 +23,8 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Write one HTML page about a surrogate."""
-    path = writable(output or model.with_suffix(".html"), "--output")
+    model = readable(model)
+    path = writable(output or model.with_suffix(".html"), "--output", others=(model,))
     import understudy
     from understudy.cli.console import print_json
     from understudy.cli.summary import print_file

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from understudy.cli.options import Json, Model
+from understudy.cli.options import Json, Model, readable
 
 EXAMPLE = "[bold]Example[/]\n\nunderstudy show wing.us"
 
 
 def show(model: Model, json: Json = False) -> None:
     """Say what is inside a .us file: inputs, models, scores."""
+    model = readable(model)
     import understudy
     from understudy.cli import summary
     from understudy.cli.console import print_json, print_table, say
