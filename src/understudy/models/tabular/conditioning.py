@@ -25,6 +25,8 @@ from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNorm
 from scipy.linalg import blas, lapack
 from torch import Tensor
 
+from understudy.models.tabular.pathwise import Features
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -46,6 +48,10 @@ class Kernel(Protocol):
 
     def process(self, index: int) -> Self:
         """Return the kernel of one process, as g = 1."""
+        ...
+
+    def random_features(self, generator: torch.Generator) -> Features:
+        """Features (n, p) of U (n, d) whose inner products are nearly the kernel's; g = 1."""
         ...
 
 
@@ -106,6 +112,11 @@ class Conditioned:
             mean[I] -= np.linalg.solve(projected, self.weights[I])
             variance[I] = np.linalg.inv(block).diagonal()
         return mean, variance
+
+    def solve(self, B: Tensor) -> Tensor:
+        """K^-1 B, (n, c)."""
+        solved, _ = lapack.dpotrs(self.factor, B.numpy(), lower=1)
+        return torch.from_numpy(solved)
 
     def leave_one_out(self, Y: Array) -> tuple[Array, Array]:
         """Means (n, k) and variances (n,) of each row by the process without it."""

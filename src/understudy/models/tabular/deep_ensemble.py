@@ -30,6 +30,7 @@ from understudy.core.posterior import FunctionSamplePosterior
 from understudy.core.predictive import Predictive
 from understudy.core.surrogate import Surrogate
 from understudy.models.tabular.committee import Recipe, Regressor, inner_folds, train_committee
+from understudy.models.tabular.pathwise import Functions
 
 if TYPE_CHECKING:
     from botorch.posteriors import Posterior
@@ -200,6 +201,15 @@ class DeepEnsemble(Surrogate):
         functions = (self._weights[:, None, None] * means.double()).sum(0)
         among = functions.var(0, correction=0).mean(0).clamp_min(1e-12)
         return (self._factors[1] * moments.disagreement.mean(0) / among).sqrt().clamp(0.1, 10.0)
+
+    def _functions(self, count: int, generator: torch.Generator) -> Functions:
+        def values(U: Tensor) -> Tensor:
+            means, _ = self._members_at(U)
+            functions = (self._weights[:, None, None] * means.double()).sum(0)
+            mean = functions.mean(0)
+            return (mean + self._stretch * (functions - mean))[:count]
+
+        return values
 
     def _posterior(self, U: Tensor, observation_noise: bool) -> Posterior:
         shape = U.shape[:-1]

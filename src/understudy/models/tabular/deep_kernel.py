@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +40,7 @@ from understudy.models.tabular.committee import (
     train_committee,
 )
 from understudy.models.tabular.deep_ensemble import Moments, scale_variances
+from understudy.models.tabular.pathwise import Functions, matheron, scaled, waves
 from understudy.nn.soap import SOAP
 
 if TYPE_CHECKING:
@@ -359,6 +361,31 @@ class DeepKernelSurrogate(Surrogate):
     def _expected(self, U: Tensor, outputs: Tensor) -> Tensor:
         return self._process.mean((U - self._shift) / self._spread)[0][:, outputs]
 
+    def _functions(self, count: int, generator: torch.Generator) -> Functions:
+        process, kernel = self._process, self._process.kernel
+        axes, m = process.rows.shape[-1], process.rows.shape[1]
+        scale, noise = kernel.outputscale.exp()[0], kernel.noise_variance()[0]
+        waved = waves("matern52", torch.ones(axes).double(), torch.ones(()).double(), generator)
+        drawn = []
+        for j in range(m):
+            factor, rows = process.factor[0, j], process.rows[0, j]
+            features = scaled(waved, scale[j].sqrt())
+            solve = partial(_solved, factor)
+            found = matheron(features, rows, noise[j], solve, 1, count, generator)
+            drawn.append((features, rows, *found))
+
+        def values(U: Tensor) -> Tensor:
+            x = (U - self._shift) / self._spread
+            at = kernel.features(x)[0]
+            away = [
+                features(a) @ theta - s * matern(a, rows) @ correction
+                for a, s, (features, rows, theta, correction) in zip(at, scale, drawn, strict=True)
+            ]
+            apart = torch.stack(away, dim=-1).movedim(1, 0)
+            return process.mean(x)[0] + self._factors[1].sqrt() * apart
+
+        return values
+
     def _posterior(self, U: Tensor, observation_noise: bool) -> Posterior:
         *batch, q, d = U.shape
         x = (U - self._shift) / self._spread
@@ -390,6 +417,10 @@ class DeepKernelSurrogate(Surrogate):
         kernel = DeepKernel(network.double(), x, torch.ones_like(Z[0]), kept)
         kernel.load_state_dict(own)
         self._process = Conditioned(kernel.requires_grad_(False), x, Z)
+
+
+def _solved(factor: Tensor, B: Tensor) -> Tensor:
+    return torch.cholesky_solve(B, factor)
 
 
 def _most_conditioned(outputs: int) -> int:

@@ -27,6 +27,7 @@ from understudy.models.tabular.marginal_likelihood import (
     StationaryLikelihood,
     dimension_scaled,
 )
+from understudy.models.tabular.pathwise import Features, waves
 
 if TYPE_CHECKING:
     from botorch.models import SingleTaskGP
@@ -81,6 +82,10 @@ class StationaryKernel:
     def diagonal(self, A: Tensor) -> Tensor:
         """Variances (*batch, g, p)."""
         return self.outputscale.unsqueeze(-1).expand(*A.shape[:-2], -1, A.shape[-2])
+
+    def random_features(self, generator: torch.Generator) -> Features:
+        """Features (n, p) of U (n, d) whose inner products are nearly the kernel's; g = 1."""
+        return waves(self.name, self.lengthscale[0], self.outputscale[0], generator)
 
     def process(self, index: int) -> StationaryKernel:
         """Return the kernel of one process."""

@@ -30,6 +30,7 @@ from understudy.models.tabular.marginal_likelihood import (
     most_probable,
     most_probable_shared,
 )
+from understudy.models.tabular.pathwise import Functions, matheron
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,6 +178,30 @@ class GaussianProcess(Surrogate):
             at = torch.nonzero(self._prior.process[outputs] == g)[:, 0]
             if len(at):
                 yield g, part, torch.searchsorted(self._followers(g), outputs[at]).numpy(), at
+
+    def _functions(self, count: int, generator: torch.Generator) -> Functions:
+        prior, m = self._prior, len(self._prior.spread)
+        parts = []
+        for g, part, own, at in self._processes(torch.arange(m)):
+            kernel = prior.kernel.process(g)
+            features = kernel.random_features(generator)
+            theta, correction = matheron(
+                features, self._inputs, prior.noise[g], part.solve, len(own), count, generator
+            )
+            parts.append((kernel, features, theta, correction, part, at))
+
+        def values(U: Tensor) -> Tensor:
+            found = torch.empty(count, len(U), m, dtype=U.dtype)
+            for kernel, features, theta, correction, part, at in parts:
+                for rows in torch.arange(len(U)).split(self._rows_at_once):
+                    cross = kernel(U[rows], self._inputs)[0]
+                    away = features(U[rows]) @ theta - cross @ correction
+                    away = away.reshape(len(rows), count, -1).movedim(1, 0)
+                    mean = torch.from_numpy(part.mean + cross.numpy() @ part.weights)
+                    found[:, rows.unsqueeze(1), at] = mean + prior.spread[at].sqrt() * away
+            return found
+
+        return values
 
     def _posterior(self, U: Tensor, observation_noise: bool) -> GPyTorchPosterior:
         *batch, q, _ = U.shape

@@ -26,12 +26,15 @@ from torch import Tensor
 from understudy.core.errors import UserError
 from understudy.models.tabular.gaussian_process import GaussianProcess, check_process
 from understudy.models.tabular.marginal_likelihood import MarginalLikelihood, Prior
+from understudy.models.tabular.pathwise import Features
 from understudy.nn.infinite_width import ACTIVATIONS, nngp, nngp_variance
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
+
+_WIDTH = 512  # of a random network that stands for an infinitely wide one
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,31 @@ class NetworkKernel:
             value[:, None] for value in (self.weight_variance, self.bias_variance, self.outputscale)
         )
         return s * nngp_variance(self._inputs(A), self.depth, self.activation, w, b)
+
+    def random_features(self, generator: torch.Generator) -> Features:
+        """Features (n, p) of U (n, d) whose inner products are nearly the kernel's; g = 1.
+
+        They are a constant and the last hidden layer of a wide random network.
+        """
+        w, b, s = self.weight_variance.sqrt(), self.bias_variance.sqrt(), self.outputscale.sqrt()
+        activation = torch.relu if self.activation == "relu" else torch.erf
+        sizes = [self.relevance.shape[1]] + [_WIDTH] * self.depth
+        layers = [
+            (
+                w * fan**-0.5 * torch.randn((fan, _WIDTH), generator=generator, dtype=w.dtype),
+                b * torch.randn((1, _WIDTH), generator=generator, dtype=w.dtype),
+            )
+            for fan in sizes[:-1]
+        ]
+
+        def features(U: Tensor) -> Tensor:
+            h = self._inputs(U)[0]
+            for weight, bias in layers:
+                h = activation(h @ weight + bias)
+            constant = torch.ones_like(h[:, :1])
+            return s * torch.cat([b * constant, w * _WIDTH**-0.5 * h], dim=1)
+
+        return features
 
     def process(self, index: int) -> NetworkKernel:
         """Return the kernel of one process."""

@@ -45,6 +45,7 @@ from understudy.models.tabular.committee import (
     train_committee,
 )
 from understudy.models.tabular.deep_ensemble import Moments, scale_variances
+from understudy.models.tabular.pathwise import Functions
 
 if TYPE_CHECKING:
     from botorch.posteriors import Posterior
@@ -320,6 +321,26 @@ class LaplaceSurrogate(Surrogate):
 
     def _expected(self, U: Tensor, outputs: Tensor) -> Tensor:
         return self._network((U - self._shift) / self._spread)[0][0][:, outputs]
+
+    def _functions(self, count: int, generator: torch.Generator) -> Functions:
+        curvature, root = self._curvature, self._factors[1].sqrt()
+
+        def normal(variance: Tensor) -> Tensor:
+            shape = (count, *variance.shape)
+            fresh = torch.randn(shape, generator=generator, dtype=variance.dtype)
+            return variance.sqrt() * fresh
+
+        last = curvature.last_basis @ normal(curvature.last_variance)
+        hidden = [normal(variance) for variance in curvature.variances]
+
+        def some(U: Tensor) -> Tensor:
+            jacobian = Jacobian.of(self._network, (U - self._shift) / self._spread, self._hidden)
+            away = jacobian.last @ last
+            for (a, g, _), weight in zip(curvature.half(jacobian), hidden, strict=True):
+                away = away + torch.einsum("sno,nmo->snm", a @ weight, g)
+            return jacobian.mean + root * away
+
+        return lambda U: torch.cat([some(rows) for rows in U.split(512)], dim=1)
 
     def _posterior(self, U: Tensor, observation_noise: bool) -> Posterior:
         *batch, q, d = U.shape

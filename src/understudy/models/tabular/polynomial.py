@@ -36,6 +36,7 @@ from torch import Tensor
 from understudy.core.errors import UserError
 from understudy.core.predictive import Predictive
 from understudy.core.surrogate import Surrogate
+from understudy.models.tabular.pathwise import Functions
 
 if TYPE_CHECKING:
     from botorch.posteriors import Posterior
@@ -340,6 +341,30 @@ class PolynomialSurrogate(Surrogate):
             features = evaluate(r.spectrum.basis, U) - r.spectrum.centre
             mean[:, r.outputs] = r.intercept + features @ weights
         return mean[:, outputs]
+
+    def _functions(self, count: int, generator: torch.Generator) -> Functions:
+        parts = []
+        for r in self._regressions:
+            rotation, outputs = r.spectrum.rotation, len(r.outputs)
+
+            def normal(rows: int, outputs: int = outputs) -> Tensor:
+                shape = (count, rows, outputs)
+                return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+            known = r.weights + (r.noise * r.shrinkage).sqrt() * normal(rotation.shape[1])
+            prior = r.variance.sqrt() * normal(len(rotation))
+            weights = prior + rotation @ (known - rotation.mT @ prior)
+            intercept = r.intercept + (r.noise / r.spectrum.rows).sqrt() * normal(1)
+            parts.append((r, weights, intercept))
+
+        def values(U: Tensor) -> Tensor:
+            found = torch.empty(count, len(U), self._outputs(), dtype=U.dtype)
+            for r, weights, intercept in parts:
+                features = evaluate(r.spectrum.basis, U) - r.spectrum.centre
+                found[:, :, r.outputs] = intercept + features @ weights
+            return found
+
+        return values
 
     def _posterior(self, U: Tensor, observation_noise: bool) -> Posterior:
         m, q = self._outputs(), U.shape[-2]

@@ -51,6 +51,7 @@ from understudy.models.tabular.marginal_likelihood import (
     most_probable,
     most_probable_shared,
 )
+from understudy.models.tabular.pathwise import Functions
 
 if TYPE_CHECKING:
     from botorch.posteriors.gpytorch import GPyTorchPosterior
@@ -367,6 +368,33 @@ class SparseGP(Surrogate):
             found = [_product(self._basis.correlations(g, c), weights) for c in U.split(rows)]
             mean[:, self._followers(g)] = part.mean + torch.cat(found)
         return mean[:, outputs]
+
+    def _functions(self, count: int, generator: torch.Generator) -> Functions:
+        parts = []
+        for g, part in enumerate(self._parts):
+            features = self._basis.kernel.process(g).random_features(generator)
+            inducing = features(self._basis.inducing[g])
+            shape = (count, inducing.shape[1], len(part.mean))
+            theta = torch.randn(shape, generator=generator, dtype=inducing.dtype)
+            fresh = torch.randn(
+                (count, *part.weights.shape), generator=generator, dtype=inducing.dtype
+            )
+            root = part.outputscale.sqrt()
+            drawn = part.weights + root * (1.0 - part.explained).clamp_min(0.0).sqrt() * fresh
+            change = drawn - root * (part.rotation @ (inducing @ theta))
+            parts.append((features, root * theta, change, part))
+        most = max(1, _CELLS // self._basis.inducing.shape[1])
+
+        def values(U: Tensor) -> Tensor:
+            found = torch.empty(count, len(U), len(self._process), dtype=U.dtype)
+            for g, (features, theta, change, part) in enumerate(parts):
+                for rows in torch.arange(len(U)).split(most):
+                    basis = self._basis.correlations(g, U[rows]) @ part.rotation.mT
+                    drawn = part.mean + features(U[rows]) @ theta + basis @ change
+                    found[:, rows.unsqueeze(1), self._followers(g)] = drawn
+            return found
+
+        return values
 
     def _posterior(self, U: Tensor, observation_noise: bool) -> GPyTorchPosterior:
         eye = torch.eye(U.shape[-2], dtype=U.dtype)
