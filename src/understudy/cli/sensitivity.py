@@ -22,7 +22,8 @@ def sensitivity(
 ) -> None:
     """Say which inputs matter, by Sobol indices."""
     import understudy
-    from understudy.cli.console import print_json, print_table, records
+    from understudy.cli.console import print_json, print_table, records, say
+    from understudy.models.tabular.sensitivity import held
 
     table = understudy.load(model).sensitivity(n=samples, seed=seed)
     if json:
@@ -34,6 +35,7 @@ def sensitivity(
         for row in records(ranked)
     ]
     print_table(rows, _COLUMNS, left=("target", "input"))
+    say(f"Intervals at 95 %: {held(table)}.")
 
 
 def _interval(row: dict[str, float], index: str) -> str:

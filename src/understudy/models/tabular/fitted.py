@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -31,6 +31,7 @@ KIND = "surrogate"
 CONTENT = 1
 """Version of what a file holds; another than this is refused."""
 
+_DRAWN_CELLS = 25_000_000  # of functions drawn for sensitivities: 200 MB
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
 
 
@@ -274,6 +275,56 @@ class FittedSurrogate(Surrogate):
             variance_transform=lambda m, v: moments(m, v).sd.square().reshape(m.shape),
         )
 
+    def functions(self, count: int = 64, seed: int = 0) -> Callable[[ArrayLike], Tensor] | None:
+        """Draw functions from the stack's posterior, without noise, to be evaluated anywhere.
+
+        Each is a function of one member, picked for each output by the members' weights; of a
+        member that has none to draw, trees, it is the mean. `drawn_share` says how much that is.
+
+        Parameters
+        ----------
+        count : int
+            Functions.
+        seed : int
+
+        Returns
+        -------
+        callable or None
+            Maps X (n, d) code units to values (count, n, m) of the same functions at every call;
+            None where no member has functions.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        uniform = torch.rand((count, 1, len(self.targets)), generator=generator)
+        picks = (uniform >= self.weights_.cumsum(0)[:-1].unsqueeze(1).unsqueeze(1)).sum(0)
+        used = [j for j in range(len(self.members_)) if bool((picks == j).any())]
+        drawn = {j: self.members_[j][1].functions(count, seed + j) for j in used}
+        if all(each is None for each in drawn.values()):
+            return None
+
+        def some(rows: Tensor) -> Tensor:
+            features = self.space.features(rows).numpy()
+            latent = torch.zeros(count, len(rows), len(self.targets), dtype=torch.float64)
+            means = torch.stack([member.mean(features) for _, member in self.members_])
+            mean = (self.weights_.unsqueeze(1) * means).sum(0)
+            for j, functions in drawn.items():
+                values = means[j].unsqueeze(0) if functions is None else functions(features)
+                latent = torch.where(picks == j, values[torch.arange(count) % len(values)], latent)
+            spread = mean + self._factor * (latent - mean)
+            columns = [each.inverse(spread[..., j]) for j, each in enumerate(self.warps)]
+            return torch.stack(columns, dim=-1)
+
+        @torch.no_grad()
+        def evaluate(X: ArrayLike) -> Tensor:
+            return torch.cat([some(rows) for rows in self._rows(X)], dim=1)
+
+        return evaluate
+
+    @property
+    def drawn_share(self) -> NDArray[np.float64]:
+        """Share of each output's weight (m,) that is of members with functions to draw."""
+        known = [member.functions(1) is not None for _, member in self.members_]
+        return self.weights_[torch.tensor(known)].sum(0).numpy()
+
     def slices(self, points: int = 41) -> pd.DataFrame:
         """Predictions along each input, the others at their median (or most frequent level).
 
@@ -332,17 +383,22 @@ class FittedSurrogate(Surrogate):
         Returns
         -------
         DataFrame
-            As by `sobol_indices`. The intervals hold the surrogate's own uncertainty where it is
-            made of whole functions, as networks are; the column ``interval`` says so.
+            As by `sobol_indices`. The intervals hold Monte Carlo error and the surrogate's own
+            uncertainty, by functions drawn from its posterior; trees know no such functions, and
+            the column ``interval`` says where that leaves a part out.
         """
-        from understudy.models.tabular.sensitivity import sobol_indices
+        from understudy.models.tabular.sensitivity import DRAW_ROWS, sobol_indices
 
+        cells = DRAW_ROWS * (len(self.space) + 2) * len(self.targets)
+        drawn = self.functions(int(np.clip(_DRAWN_CELLS // cells, 8, 64)), seed)
         table = sobol_indices(
             lambda X: self.mean(X).numpy(),
             self.space,
             n=n,
             seed=seed,
             targets=self.targets,
+            draws=None if drawn is None else lambda X: drawn(X).numpy(),
+            drawn=self.drawn_share,
         )
         self.sensitivity_ = table
         return table

@@ -14,6 +14,16 @@ With matrices A and B of n independent rows and :math:`A_B^{(i)}`, which is A wi
 
 f centred, V its variance over A and B. Every output shares the evaluations, and a bootstrap
 replicate is a reweighting of rows, so that all replicates are one matrix product.
+
+Where f is the mean of a surrogate, whole functions :math:`f_s` drawn from its posterior say how far
+the indices could be from those of the mean (Le Gratiet, Cannamela & Iooss 2014, SIAM/ASA J.
+Uncertainty Quantification 2, 336-363). Replicate r of an index S is then
+
+.. math:: S_r[f] + \bigl(S[f_s] - S[f]\bigr), \qquad s = r \bmod \text{draws},
+
+a bootstrap replicate with all rows, plus a difference on few rows, in which most of the Monte Carlo
+error cancels. Intervals are of these replicates, and reach to the estimate where it lies outside:
+functions the runs do not rule out vary more than their mean.
 """
 
 from __future__ import annotations
@@ -23,7 +33,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from understudy.core.errors import UserError
@@ -32,12 +42,14 @@ from understudy.core.space import Continuous, Space
 if TYPE_CHECKING:
     import pandas as pd
 
-    from understudy.core.surrogate import Surrogate
-
 Floats = NDArray[np.float64]
 
 MONTE_CARLO = "Monte Carlo error only; the surrogate's own error is not in the intervals"
+IN_PART = "Monte Carlo error and part of the surrogate's own uncertainty: trees do not tell it"
 WITH_SURROGATE = "Monte Carlo error and the surrogate's own uncertainty"
+
+DRAW_ROWS = 128
+"""Rows of the base matrices at which drawn functions are evaluated."""
 
 _ROWS_AT_ONCE = 32_768
 _COLUMNS_AT_ONCE = 2_000
@@ -51,6 +63,8 @@ def sobol_indices(
     *,
     targets: Sequence[str] | None = None,
     draws: Callable[[Tensor], Floats] | None = None,
+    drawn: ArrayLike | None = None,
+    draw_rows: int = DRAW_ROWS,
     level: float = 0.95,
     replicates: int = 200,
 ) -> pd.DataFrame:
@@ -72,6 +86,10 @@ def sobol_indices(
     draws : callable, optional
         Maps points (rows, d) to the same s whole functions at every call, (s, rows, m). Given
         them, the intervals hold the surrogate's own uncertainty as well.
+    drawn : array (m,), optional
+        Which share of each output's uncertainty the functions have; 1 by default.
+    draw_rows : int
+        Rows of the base matrices at which functions are evaluated, at most.
     level : float in (0, 1)
         Coverage of the percentile intervals.
     replicates : int
@@ -81,22 +99,56 @@ def sobol_indices(
     -------
     DataFrame
         Columns target, input, first, first_low, first_high, total, total_low, total_high, and
-        interval, which says what the intervals hold. Indices of an output that does not vary are 0. Small indices can come out slightly negative.
+        interval, which says what the intervals hold. Indices of an output that does not vary are
+        0. Small indices can come out slightly negative.
     """
     if n < 2:
         raise UserError(f"n, the rows of a base matrix, must be at least 2, found {n}")
     A, B = _base_matrices(space, n, seed)
     values = _evaluate(lambda X: np.asarray(predict(X)).reshape(1, len(X), -1), A, B)
     counts = _bootstrap_counts(n, replicates, seed)
-    first, total = (index[0, 0] for index in indices(*values, np.ones((1, n))))
-    functions = values if draws is None else _evaluate(draws, A, B)
-    cloud = indices(*functions, counts)
+    estimates = [index[0, 0] for index in indices(*values, np.ones((1, n)))]
+    clouds = [index[0] for index in indices(*values, counts)]
+    shares = np.zeros(values[0].shape[-1]) if draws is None else np.ones(values[0].shape[-1])
+    if draws is not None:
+        shares = shares if drawn is None else np.asarray(drawn, dtype=np.float64)
+        apart = _apart(values, draws, A, B, min(n, draw_rows))
+        for cloud, differences in zip(clouds, apart, strict=True):
+            cloud += differences[np.arange(replicates) % len(differences)]
     tail = 0.5 * (1.0 - level)
-    bands = [
-        np.quantile(part.reshape(-1, *part.shape[2:]), [tail, 1.0 - tail], axis=0) for part in cloud
-    ]
-    table = _table(space.names, targets, (first, *bands[0], total, *bands[1]))
-    return table.assign(interval=MONTE_CARLO if draws is None else WITH_SURROGATE)
+    columns = []
+    for estimate, cloud in zip(estimates, clouds, strict=True):
+        low, high = np.quantile(cloud, [tail, 1.0 - tail], axis=0)
+        columns += [estimate, np.minimum(low, estimate), np.maximum(high, estimate)]
+    table = _table(space.names, targets, tuple(columns))
+    held = [MONTE_CARLO if s <= 0 else WITH_SURROGATE if s >= 0.999 else IN_PART for s in shares]
+    return table.assign(interval=np.repeat(np.asarray(held, dtype=object), len(space)))
+
+
+def held(table: pd.DataFrame) -> str:
+    """Say what the intervals of a table hold, output by output where they differ."""
+    if "interval" not in table or table.empty:
+        return MONTE_CARLO
+    outputs = table.groupby("interval", sort=False)["target"].unique()
+    if len(outputs) == 1:
+        return str(outputs.index[0])
+    return "; ".join(f"{kind} ({', '.join(map(str, of))})" for kind, of in outputs.items())
+
+
+def _apart(
+    values: tuple[Floats, Floats, Floats],
+    draws: Callable[[Tensor], Floats],
+    A: Tensor,
+    B: Tensor,
+    rows: int,
+) -> tuple[Floats, Floats]:
+    """How far the indices of drawn functions are from those of the mean, (s, d, m) each."""
+    once = np.ones((1, rows))
+    fA, fB, fAB = (part[..., :rows, :] for part in values)
+    mean = indices(fA, fB, fAB, once)
+    functions = indices(*_evaluate(draws, A[:rows], B[:rows]), once)
+    first, total = (f[:, 0] - m[0] for f, m in zip(functions, mean, strict=True))
+    return first, total
 
 
 def indices(fA: Floats, fB: Floats, fAB: Floats, counts: Floats) -> tuple[Floats, Floats]:
@@ -136,40 +188,6 @@ def indices(fA: Floats, fB: Floats, fAB: Floats, counts: Floats) -> tuple[Floats
     return first, total
 
 
-def function_draws(surrogate: Surrogate, count: int = 32) -> Callable[[Tensor], Floats] | None:
-    """Whole functions of a surrogate's posterior, where it is made of such.
-
-    Parameters
-    ----------
-    surrogate : Surrogate
-        Fitted.
-    count : int
-        Functions at most.
-
-    Returns
-    -------
-    callable or None
-        Points (rows, d) to values (s, rows, m) of the same s functions at every call; None for a
-        posterior whose joint draws at thousands of points are out of reach.
-    """
-    from understudy.core.posterior import FunctionSamplePosterior
-
-    def functions(X: Tensor) -> Tensor | None:
-        posterior = surrogate.posterior(X)
-        if not isinstance(posterior, FunctionSamplePosterior):
-            return None
-        return posterior.values.movedim(-3, 0)[:count]
-
-    def draw(X: Tensor) -> Floats:
-        values = functions(X)
-        assert values is not None
-        return values.numpy()
-
-    with torch.no_grad():
-        known = functions(torch.zeros(1, surrogate.n_features_in_, dtype=torch.float64))
-    return None if known is None else draw
-
-
 def _base_matrices(space: Space, n: int, seed: int) -> tuple[Tensor, Tensor]:
     """A and B, (n, d) in code units, halves of one scrambled Sobol' sequence."""
     from scipy.stats.qmc import Sobol
@@ -195,7 +213,7 @@ def _evaluate(
     with torch.no_grad():
         fA, fB = np.split(np.asarray(functions(torch.cat([A, B])), dtype=np.float64), 2, axis=1)
         parts = []
-        for block in torch.arange(d).split(max(1, _ROWS_AT_ONCE // n)):
+        for block in torch.arange(d).split(max(1, _ROWS_AT_ONCE // (n * len(fA)))):
             mixed = A.repeat(len(block), 1, 1)
             mixed[torch.arange(len(block)), :, block] = B[:, block].T
             found = np.asarray(functions(mixed.reshape(-1, d)), dtype=np.float64)
