@@ -26,6 +26,28 @@ def test_inputs_of_rows_are_found_in_the_training_table(make_surrogate):
     assert split["x"][3] == list(model.training["support"])
 
 
+def test_inputs_of_rows_are_found_by_their_number_where_the_training_table_has_it(make_surrogate):
+    model = make_surrogate(rows=20)
+    model.training["deflection"] = model.training["moment"] = 0.0  # no telling rows apart by these
+    model.training = model.training.assign(row=np.arange(20)).iloc[::-1].head(15)
+    split = figure_data(model)["splits"][1]
+    assert split["x"][0][:5] == [None] * 5
+    assert split["x"][3][5:] == list(model.training["support"])[::-1]
+
+
+def test_test_rows_are_not_taken_for_training_rows_of_the_same_number(make_surrogate):
+    model = make_surrogate(rows=60)
+    model.training = model.training.assign(row=np.arange(60, 120))
+    assert figure_data(model)["splits"][0]["x"] is None
+
+
+def test_an_input_of_the_name_row_is_no_number_of_a_row(make_surrogate):
+    model = make_surrogate(inputs=("row", "span", "layers"))
+    data = figure_data(model)
+    assert np.allclose(data["splits"][1]["x"][0], model.training["row"], atol=1e-2)
+    assert [item["name"] for item in data["inputs"]] == ["row", "span", "layers"]
+
+
 def test_inputs_of_rows_that_are_not_in_the_training_table_are_left_out(make_surrogate):
     assert figure_data(make_surrogate())["splits"][0]["x"] is None
 

@@ -49,6 +49,10 @@ def test_rows_of_a_loaded_surrogate_keep_their_inputs(data):
     assert None not in validation["x"][0]
 
 
+def test_no_input_is_made_of_the_numbers_of_rows(data):
+    assert [item["name"] for item in data["inputs"]] == ["load", "layers", "support"]
+
+
 def test_sensitivities_and_slices_cover_every_input(data):
     assert sorted(data["sensitivity"]["inputs"][0]) == [0, 1, 2]
     assert sorted(curve["input"] for curve in data["slices"]) == [0, 1, 2]

@@ -115,7 +115,7 @@ def _split(
         "rows": [int(row) for row in wide.index],
         "whole": whole,
         **columns,
-        "x": _inputs_of(wide["y"], model),
+        "x": _inputs_of(wide["y"], name, model),
         "curve": curves,
         "coverage": coverage,
     }
@@ -130,18 +130,22 @@ def _coverage(evaluation: pd.DataFrame, split: str, targets: list[str]) -> list[
     ]
 
 
-def _inputs_of(y: pd.DataFrame, model: FittedSurrogate) -> list[list[Any]] | None:
-    """Inputs of rows, found in the training table by their outputs; None where most are not."""
-    shared = [target for target in y.columns if target in model.training]
-    known = model.training.drop_duplicates(shared).set_index(shared)[model.space.names]
-    keys = pd.MultiIndex.from_frame(y[shared])
-    known.index = pd.MultiIndex.from_arrays(
-        [known.index.get_level_values(target) for target in shared], names=shared
-    )
-    at = known.index.get_indexer(keys)
+def _inputs_of(y: pd.DataFrame, split: str, model: FittedSurrogate) -> list[list[Any]] | None:
+    """Inputs of rows (y indexed by row number); None where those of most are not known."""
+    training = model.training
+    named = {*model.space.names, *model.targets}
+    if split == "cross-validation" and "row" in training and "row" not in named:
+        known, wanted = training.drop_duplicates("row").set_index("row"), y.index
+    else:  # an older file: rows are recognised by their outputs
+        shared = [target for target in y.columns if target in training]
+        known = training.drop_duplicates(shared).set_index(shared, drop=False)
+        known.index = pd.MultiIndex.from_frame(known[shared])
+        wanted = pd.MultiIndex.from_frame(y[shared])
+    at = known.index.get_indexer(wanted)
     if len(at) == 0 or (at < 0).mean() > 0.5:
         return None
-    found = known.reset_index(drop=True).reindex(pd.Index(at).where(at >= 0, -1))
+    found = known[model.space.names].reset_index(drop=True)
+    found = found.reindex(pd.Index(at).where(at >= 0, -1))
     return [_values(found[item.name], item) for item in model.space]
 
 

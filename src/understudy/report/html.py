@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import math
+import secrets
 import shlex
 from collections.abc import Mapping
 from functools import cache
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from understudy.core.errors import UserError
 from understudy.core.space import Categorical, Continuous, Space
 from understudy.models.tabular.sensitivity import MONTE_CARLO
 from understudy.report import sentences
@@ -67,7 +69,7 @@ def write_report(model: FittedSurrogate, path: str | Path) -> Path:
             policy=_policy(get_plotlyjs(), script),
         )
     )
-    path.write_text(page, encoding="utf-8")
+    _write_whole(path, page)
     return path
 
 
@@ -113,6 +115,18 @@ def context(model: FittedSurrogate, file: str) -> dict[str, Any]:
         "split_words": sentences.SPLITS,
         "metrics": sentences.METRICS,
     }
+
+
+def _write_whole(path: Path, page: str) -> None:
+    """Write the page in one step: an existing file is replaced whole or left as it is."""
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        part.write_text(page, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @cache
