@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from understudy.models.tabular.fitted import FittedSurrogate
 
+_MODELS = "Models, cross-validated; seconds to fit, and to predict 10,000 rows:"
+
 
 def as_json(model: FittedSurrogate) -> dict[str, Any]:
     """Everything that a program may want to know of a surrogate."""
@@ -72,14 +74,22 @@ def print_leaderboard(model: FittedSurrogate) -> None:
         "r2": "R2",
         "weight": "weight",
         "fit_seconds": "fit s",
-        "predict_seconds": "10,000 rows s",
+        "predict_seconds": "predict s",
         "status": "",
     }
     rows = [
-        {**row, "status": row["status"].rpartition(": ")[2]}  # the reason, where there is one
+        {**row, "status": _brief(row["status"])}
         for row in records(model.leaderboard.sort_values(metric, na_position="last", kind="stable"))
     ]
-    print_table(rows, columns, "Models, cross-validated:", left=("name", "status"))
+    print_table(rows, columns, _MODELS, left=("name", "status"))
+
+
+def _brief(status: str) -> str:
+    """A few words for "stopped: dominated on a fold" and the like."""
+    state, _, reason = status.partition(": ")
+    if state == "stopped" and reason:
+        return "not needed" if reason.endswith("holds no weight") else reason.partition(" on ")[0]
+    return state
 
 
 def print_notes(model: FittedSurrogate) -> None:
