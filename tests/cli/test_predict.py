@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from understudy.core.artifact import read, write
+from understudy.models.tabular.sensitivity import WITH_SURROGATE
 
 from .conftest import Program, process
 
@@ -124,6 +125,8 @@ def test_sensitivity_ranks_the_inputs_of_each_target(program: Program, model: Pa
     assert total["drag", "angle"] > total["drag", "speed"] > total["drag", "profile"]
     done = program("sensitivity", model, "--samples", 256)
     assert done.out.index("angle") < done.out.index("speed")
+    assert WITH_SURROGATE in " ".join(done.out.split())
+    assert {row["interval"] for row in record["indices"]} == {WITH_SURROGATE}
 
 
 def test_report_writes_one_page_beside_the_model(

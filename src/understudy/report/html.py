@@ -24,7 +24,7 @@ import pandas as pd
 
 from understudy.core.errors import UserError
 from understudy.core.space import Categorical, Continuous, Space
-from understudy.models.tabular.sensitivity import MONTE_CARLO
+from understudy.models.tabular.sensitivity import MONTE_CARLO, held
 from understudy.report import sentences
 from understudy.report.figures import LEVELS, MOST_OUTPUTS, figure_data
 
@@ -288,6 +288,4 @@ def _middle(space: Space) -> dict[str, Any]:
 def _uncertainty(model: FittedSurrogate) -> str:
     """What the intervals of the sensitivities hold."""
     table = model.sensitivity_
-    if table is None or "interval" not in table or table.empty:
-        return MONTE_CARLO
-    return str(table["interval"].iloc[0])
+    return MONTE_CARLO if table is None else held(table)
