@@ -118,6 +118,8 @@ class DeepEnsemble(Surrogate):
     seed : int
     """
 
+    chunk_rows = 2048  # whose activations stay in a processor's cache
+
     def __init__(
         self,
         *,
