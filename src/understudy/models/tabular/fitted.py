@@ -32,7 +32,16 @@ CONTENT = 1
 """Version of what a file holds; another than this is refused."""
 
 _DRAWN_CELLS = 25_000_000  # of functions drawn for sensitivities: 200 MB
-_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
+_DAMAGE = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    RuntimeError,
+    ArithmeticError,
+    AssertionError,
+)
 
 
 class FittedSurrogate(Surrogate):
@@ -499,7 +508,12 @@ class FittedSurrogate(Surrogate):
         return model
 
     def _check_parts(self) -> None:
-        """Refuse parts that do not fit together: shapes, and one prediction."""
+        """Refuse parts that do not fit together: tables, shapes, and one prediction."""
+        from understudy.models.tabular.contents import check_contents
+
+        check_contents(self)
+        if not isinstance(self._one_dimensional, bool):
+            raise ValueError(f"one_dimensional is {self._one_dimensional!r}")
         members, outputs = len(self.members_), len(self.targets)
         wanted = {
             "weights": (self.weights_, (members, outputs)),
@@ -511,8 +525,11 @@ class FittedSurrogate(Surrogate):
                 raise ValueError(f"{name} has the shape {tuple(tensor.shape)}, not {shape}")
         centre = self.space.from_unit(torch.full((1, len(self.space)), 0.5, dtype=torch.float64))
         lower, _ = self.intervals(centre.numpy())
-        if lower.shape != (len(LEVELS), 1, outputs):
-            raise ValueError(f"predictions have the shape {lower.shape}")
+        mean = self.mean(centre)
+        if lower.shape != (len(LEVELS), 1, outputs) or mean.shape != (1, outputs):
+            raise ValueError(f"predictions have the shapes {lower.shape} and {tuple(mean.shape)}")
+        if np.isnan(lower).any() or bool(mean.isnan().any()):
+            raise ValueError("predictions are no numbers")
 
     # -- plumbing -----------------------------------------------------------------------------
 
