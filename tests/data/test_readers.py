@@ -182,7 +182,7 @@ RANDOM = np.random.default_rng(0).bytes(4000)
     ("name", "content", "sentence"),
     [
         ("t.csv", b"", "is empty"),
-        ("t.csv.gz", gzip.compress(b""), "is empty"),
+        ("t.csv.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("t.csv", "\n\n", "holds no rows"),
         ("t.csv", "x,y\n", "holds no rows"),
         ("t.csv", RANDOM, "binary data"),
