@@ -282,7 +282,7 @@ class Trainer:
         if self.settings.networks is None:
             torch.nn.utils.clip_grad_norm_(self._parameters, largest)
             return
-        squares = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0)
+        squares = torch.stack([g.reshape(len(g), -1).square().sum(1) for g in gradients]).sum(0)
         factor = (largest / (squares.sqrt() + 1e-12)).clamp(max=1.0)
         for g in gradients:
             g.mul_(factor.reshape(-1, *[1] * (g.ndim - 1)))
