@@ -209,7 +209,8 @@ def leave_folds_out(
         primal = len(k) > F.shape[1]
         gram = F.mT @ F if primal else None
         for j in range(Z.shape[1]):
-            scale = torch.cat([torch.tensor([1.0 / n]), regression.shrinkage[:, j]])
+            scale = F.new_full((F.shape[1],), 1.0 / n)
+            scale[1:] = regression.shrinkage[:, j]
             if gram is not None:  # (I - F D F')^-1 = I + F (D^-1 - F'F)^-1 F'
                 factor = _cholesky(torch.diag(1.0 / scale) - gram)
                 half = torch.linalg.solve_triangular(factor, F.mT, upper=False)
