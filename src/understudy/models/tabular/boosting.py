@@ -191,7 +191,6 @@ class BoostingSurrogate(Surrogate):
         self._fit_folds(U, Z, order % min(4, n) if n <= 5_000 else np.where(order < n // 5, 0, -1))
 
     def _fit_folds(self, U: Tensor, Z: Tensor, folds: NDArray[np.int_]) -> Predictive:
-        self._stop = math.inf if self.max_seconds is None else time.monotonic() + self.max_seconds
         from threadpoolctl import threadpool_limits
 
         self._stop = math.inf if self.max_seconds is None else time.monotonic() + self.max_seconds
