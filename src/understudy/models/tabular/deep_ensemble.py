@@ -19,7 +19,7 @@ their variance over the unit cube is on average :math:`c\,D`.
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +29,13 @@ from torch import Tensor
 from understudy.core.posterior import FunctionSamplePosterior
 from understudy.core.predictive import Predictive
 from understudy.core.surrogate import Surrogate
-from understudy.models.tabular.committee import Recipe, Regressor, inner_folds, train_committee
+from understudy.models.tabular.committee import (
+    Committee,
+    Recipe,
+    Regressor,
+    inner_folds,
+    train_committee,
+)
 from understudy.models.tabular.pathwise import Functions
 
 if TYPE_CHECKING:
@@ -145,18 +151,23 @@ class DeepEnsemble(Surrogate):
     def _fit_folds(self, U: Tensor, Z: Tensor, folds: NDArray[np.int_]) -> Predictive:
         self._shift, self._spread = U.mean(0), U.std(0).clamp_min(0.1)
         x, y = ((U - self._shift) / self._spread).float(), Z.float()
-        committees = [
-            train_committee(x, y, np.asarray(folds), self._recipe(k)) for k in range(len(KINDS))
-        ]
+        committees: list[Committee] = []
+        interrupted = False
+        for k in range(len(KINDS)):
+            recipe = self._recipe(k)
+            recipe = replace(recipe, seconds=0.0) if interrupted else recipe
+            committees.append(train_committee(x, y, np.asarray(folds), recipe))
+            interrupted = interrupted or committees[-1].interrupted
         self._networks = [committee.network for committee in committees]
         means = torch.stack([committee.mean for committee in committees]).double()
         noise = torch.stack([committee.variance for committee in committees]).double()
         held_out = Z[torch.from_numpy(np.asarray(folds) >= 0)]
-        self._weights = weigh_kinds(means.mean(1), held_out)
+        # a half that was not trained after an interrupt may get no weight at all
+        self._weights = weigh_kinds(means.mean(1), held_out, 0.0 if interrupted else 0.15)
         moments = Moments.of(means, noise, self._weights)
         self._factors = scale_variances(moments, held_out)
         self._stretch = self._match_spread(U.shape[1])
-        if any(committee.interrupted for committee in committees):
+        if interrupted:
             raise KeyboardInterrupt
         return self._gaussian(moments)
 
