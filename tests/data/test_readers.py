@@ -196,7 +196,7 @@ RANDOM = np.random.default_rng(0).bytes(4000)
         ("t.csv", "x,y,x\n1,2,3\n", "column 'x' is there twice"),
         ("t.csv", "1.0,2.0\n3.0,4.0\n", "first row holds only numbers.*--no-header"),
         ("t.txt", "1.0 2.0\n3.0 4.0\n", "first row holds only numbers.*--no-header"),
-        ("t.csv.gz", gzip.compress(RANDOM)[:-900], "truncated or damaged"),
+        ("t.csv.gz", gzip.compress(RANDOM, mtime=0)[:-900], "truncated or damaged"),
         ("t.csv.gz", b"x,y\n1,2\n", "truncated or damaged"),
         ("t.parquet", parquet(TABLE)[:-20], "cannot be read as Parquet"),
         ("t.parquet", RANDOM, "cannot be read as Parquet"),
