@@ -433,6 +433,15 @@ _SYSTEMS = (
             "Recursions from layer to layer predict how a network starts and learns, in place of "
             "trying initialisations, learning rates and shapes."
         ),
+        classes=(
+            "understudy.nn.criticality.find_critical_point",
+            "understudy.nn.signal_propagation.SignalPropagation",
+            "understudy.nn.signal_propagation.optimal_aspect_ratio",
+            "understudy.nn.critical_initialisation.critical_init_",
+            "understudy.nn.critical_initialisation.equivalent_learning_rates",
+            "understudy.nn.initialisation_audit.audit_initialisation",
+        ),
+        reproduction="understudy.reproduce.pdlt",
     ),
     System(
         slug="self-tuning-networks",

@@ -124,23 +124,23 @@ def critical_init_(
     layers = linear_layers(module)
     phi = activation_of(module) if activation is None else describe(activation)
     point = find_critical_point(phi, gamma).required()
+    if point.C_b > 0.0 and any(layer.bias is None for layer in layers):
+        raise UserError(
+            f"{point.activation} needs biases of variance {point.C_b:.4g}, but a layer has none"
+        )
+    variances = [point.C_W] * len(layers)
+    if inputs is not None:
+        variances[0] = _first_weight_variance(point, layers[0], inputs)
     generator = torch.Generator().manual_seed(seed)
-    for layer in layers:
-        first = layer is layers[0] and inputs is not None
-        C_W = _first_weight_variance(point, layer, inputs) if first else point.C_W
+    for layer, C_W in zip(layers, variances, strict=True):
         _draw_(layer.weight, C_W / layer.in_features, generator)
         if layer.bias is not None:
             _draw_(layer.bias, point.C_b, generator)
-        elif point.C_b > 0.0:
-            raise UserError(
-                f"{point.activation} needs biases of variance {point.C_b:.4g}, but a layer has none"
-            )
     return point
 
 
-def _first_weight_variance(point: CriticalPoint, layer: nn.Linear, inputs: Tensor | None) -> float:
+def _first_weight_variance(point: CriticalPoint, layer: nn.Linear, inputs: Tensor) -> float:
     """C_W of the first layer with C_b + C_W |x|^2 / n_0 = K*, on average."""
-    assert inputs is not None
     if inputs.ndim != 2 or inputs.shape[1] != layer.in_features:
         raise UserError(
             f"inputs must be rows of {layer.in_features} features, got {tuple(inputs.shape)}"

@@ -133,9 +133,15 @@ def find_critical_point(
     return _half_stable(phi, gamma, why_not)
 
 
-def _source(C_W: float, kurtosis: float, gamma: float) -> float:
-    """Growth of V/K^2 in one layer, from <phi^4> - g^2 = kurtosis K^2."""
-    return C_W**2 * kurtosis + 4.0 * gamma**2 * (1.0 - gamma**2)
+def _source(C_W: float, kurtosis: float, skew: float, gamma: float) -> float:
+    r"""Growth of V/K^2 in one layer of a deep critical network.
+
+    From :math:`\langle\phi^4\rangle - g^2` = kurtosis K^2 and :math:`\langle z\phi^2\rangle` =
+    skew K^(3/2); the third cumulant has settled at :math:`T = \gamma C_W \langle z\phi^2\rangle /
+    (1 - \gamma)`.
+    """
+    third = gamma / (1.0 - gamma) * C_W * skew
+    return C_W**2 * kurtosis + 4.0 * gamma**2 * (1.0 - gamma**2) + 2.0 * C_W * skew * third
 
 
 def _scale_invariant(phi: Activation, slopes: tuple[float, float], gamma: float) -> CriticalPoint:
@@ -146,9 +152,14 @@ def _scale_invariant(phi: Activation, slopes: tuple[float, float], gamma: float)
         UniversalityClass.SCALE_INVARIANT,
         C_b=0.0,
         C_W=C_W,
-        nu=_source(C_W, 3.0 * A4 - A2**2, gamma),
+        nu=_source(C_W, 3.0 * A4 - A2**2, _skew(*slopes), gamma),
         gamma=gamma,
     )
+
+
+def _skew(above: float, below: float) -> float:
+    """Skew of a function with these slopes above and below zero."""
+    return math.sqrt(2.0 / math.pi) * (above**2 - below**2)
 
 
 def _at_zero(phi: Activation, gamma: float) -> tuple[CriticalPoint | None, str]:
@@ -174,6 +185,7 @@ def _at_zero(phi: Activation, gamma: float) -> tuple[CriticalPoint | None, str]:
         return None, "the fixed point K*=0 is unstable"
     beta = (1.0 - float(at.square_slope) / A2) / decay - 1.0
     fourth = 0.5 * (above**4 + below**4)
+    skew = 0.0 if smooth else _skew(above, below)
     C_W = (1.0 - gamma**2) / A2
     return CriticalPoint(
         phi.name,
@@ -183,7 +195,7 @@ def _at_zero(phi: Activation, gamma: float) -> tuple[CriticalPoint | None, str]:
         K_star=0.0,
         a1=_a1(phi) * (1.0 - gamma**2) if smooth and abs(beta - 1.0) < 0.01 else math.nan,
         p_perp=round((1.0 - float(at.slope_square) / A2) / (decay * beta), 6),
-        nu=_source(C_W, 3.0 * fourth - A2**2, gamma) / 3.0,
+        nu=_source(C_W, 3.0 * fourth - A2**2, skew, gamma) / 3.0,
         gamma=gamma,
     ), ""
 
@@ -213,13 +225,14 @@ def _half_stable(phi: Activation, gamma: float, why_not: str) -> CriticalPoint:
         C_b = (1.0 - gamma**2) * K - C_W * float(at.square)
         if C_b >= 0.0:
             kurtosis = float(at.fourth - at.square.square()) / K**2
+            skew = float(at.odd_first) / math.sqrt(K)
             return CriticalPoint(
                 phi.name,
                 UniversalityClass.HALF_STABLE,
                 C_b=C_b,
                 C_W=C_W,
                 K_star=K,
-                nu=_source(C_W, kurtosis, gamma),
+                nu=_source(C_W, kurtosis, skew, gamma),
                 gamma=gamma,
             )
         tried.append(f"K = {K:.4g} needs a negative variance C_b = {C_b:.4g} of the biases")

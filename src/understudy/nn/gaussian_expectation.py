@@ -89,21 +89,33 @@ class Activation:
 
     def derivative(self, z: Tensor) -> Tensor:
         """Slopes phi'(z), entry by entry."""
-        return torch.func.jvp(self.function, (z,), (torch.ones_like(z),))[1].detach()
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            value = self.function(z)
+            if not value.requires_grad:
+                return torch.zeros_like(z)
+            return torch.autograd.grad(value.sum(), z)[0]
 
     def derivatives_at_zero(self) -> tuple[float, float, float, float]:
         """Value of phi and its first three derivatives at 0, as autograd takes them."""
-        functions = [self.function]
-        for _ in range(3):
-            functions.append(torch.func.grad(functions[-1]))
-        zero = torch.zeros((), dtype=torch.float64)
-        value, first, second, third = (float(f(zero)) for f in functions)
+        with torch.enable_grad():
+            zero = torch.zeros((), dtype=torch.float64, requires_grad=True)
+            values = [self.function(zero)]
+            for _ in range(3):
+                values.append(_differentiate(values[-1], zero))
+        value, first, second, third = (float(v.detach()) for v in values)
         return value, first, second, third
 
     def slopes_at_zero(self, step: float = 1e-7) -> tuple[float, float]:
         """One-sided derivatives just above and just below 0."""
         above, below = self.derivative(torch.tensor([step, -step], dtype=torch.float64))
         return float(above), float(below)
+
+
+def _differentiate(value: Tensor, at: Tensor) -> Tensor:
+    if not value.requires_grad:
+        return torch.zeros_like(at)
+    return torch.autograd.grad(value, at, create_graph=True, materialize_grads=True)[0]
 
 
 def activation(which: str | nn.Module | Callable[[Tensor], Tensor] | Activation) -> Activation:
@@ -250,6 +262,9 @@ class Moments:
         :math:`g'' = \langle\phi^2 (z^4 - 6Kz^2 + 3K^2)\rangle / 4K^4`.
     slope_square_slope : Tensor
         :math:`d\langle\phi'^2\rangle/dK = \langle\phi'^2 (z^2 - K)\rangle / 2K^2`.
+    odd_first, odd_third : Tensor
+        :math:`\langle(\phi^2)'\rangle = \langle z\phi^2\rangle / K` and
+        :math:`\langle(\phi^2)'''\rangle`; zero where :math:`\phi^2` is even.
     """
 
     K: Tensor
@@ -261,6 +276,8 @@ class Moments:
     square_slope: Tensor
     square_curvature: Tensor
     slope_square_slope: Tensor
+    odd_first: Tensor
+    odd_third: Tensor
 
 
 def moments(phi: Activation, K: Tensor) -> Moments:
@@ -292,11 +309,14 @@ def moments(phi: Activation, K: Tensor) -> Moments:
         square_slope=mean(s * f * d) / K.sqrt(),
         square_curvature=mean(f2 * (s2.square() - 6.0 * s2 + 3.0)) / (4.0 * K.square()),
         slope_square_slope=mean(d2 * (s2 - 1.0)) / (2.0 * K),
+        odd_first=mean(s * f2) / K.sqrt(),
+        odd_third=mean(s * (s2 - 3.0) * f2) / (K * K.sqrt()),
     )
 
 
 def _scale_invariant_moments(slopes: tuple[float, float], K: Tensor) -> Moments:
     A2, A4 = (0.5 * (slopes[0] ** p + slopes[1] ** p) for p in (2, 4))
+    odd = math.sqrt(2.0 / math.pi) * (slopes[0] ** 2 - slopes[1] ** 2)
     one, zero = torch.ones_like(K), torch.zeros_like(K)
     return Moments(
         K=K,
@@ -308,6 +328,8 @@ def _scale_invariant_moments(slopes: tuple[float, float], K: Tensor) -> Moments:
         square_slope=A2 * one,
         square_curvature=zero,
         slope_square_slope=zero,
+        odd_first=odd * K.sqrt(),
+        odd_third=odd / K.sqrt(),
     )
 
 

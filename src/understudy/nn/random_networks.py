@@ -50,8 +50,17 @@ class Ensemble:
 
 
 def layers(ensemble: Ensemble, networks: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Pre-activations (networks, width) of each layer in turn, in single precision."""
-    for z, _ in _weighted_layers(ensemble, networks, generator, torch.float32):
+    r"""Pre-activations (networks, width) of each layer in turn, in single precision.
+
+    Given a layer, the weighted sums into the next are independent Gaussians of variance
+    :math:`C_b + C_W |\phi|^2 / n`, exactly; so they are drawn without their n^2 weights.
+    """
+    z = math.sqrt(ensemble.K1) * torch.randn(networks, ensemble.width, generator=generator)
+    yield z
+    for _ in range(ensemble.depth - 1):
+        square = ensemble.phi(z).square().mean(-1, keepdim=True)
+        noise = torch.randn(z.shape, generator=generator)
+        z = (ensemble.C_b + ensemble.C_W * square).sqrt() * noise + ensemble.gamma * z
         yield z
 
 
@@ -67,36 +76,22 @@ def tangent_layers(
 
     ``squared_input`` is the mean square of the input's entries; residual networks are not covered.
     """
-    eye = torch.eye(ensemble.width)
-    H = torch.zeros(0)
-    before = torch.zeros(0)
-    for z, W in _weighted_layers(ensemble, networks, generator, torch.float32):
-        if W is None:
-            H = (lam_b + lam_W * squared_input) * eye.expand(networks, -1, -1)
-        else:
-            slope = W * ensemble.phi.derivative(before).unsqueeze(-2)
-            own = lam_b + lam_W * ensemble.phi(before).square().mean(-1)
-            H = torch.baddbmm(own[:, None, None] * eye, slope @ H, slope.mT)
-        before = z
-        yield z, H
-
-
-def _weighted_layers(
-    ensemble: Ensemble, networks: int, generator: torch.Generator, dtype: torch.dtype
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    n = ensemble.width
+    n, eye = ensemble.width, torch.eye(ensemble.width)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=dtype)
+        return torch.randn(*shape, generator=generator)
 
     z = math.sqrt(ensemble.K1) * normal(networks, n)
-    yield z, None
+    H = (lam_b + lam_W * squared_input) * eye.expand(networks, -1, -1)
+    yield z, H
     for _ in range(ensemble.depth - 1):
         W = normal(networks, n, n) * math.sqrt(ensemble.C_W / n)
+        value, slope = ensemble.phi(z), W * ensemble.phi.derivative(z).unsqueeze(-2)
+        own = lam_b + lam_W * value.square().mean(-1)
+        H = torch.baddbmm(own[:, None, None] * eye, slope @ H, slope.mT)
         bias = math.sqrt(ensemble.C_b) * normal(networks, n)
-        passed = torch.bmm(W, ensemble.phi(z).unsqueeze(-1)).squeeze(-1)
-        z = passed + bias + ensemble.gamma * z
-        yield z, W
+        z = torch.bmm(W, value.unsqueeze(-1)).squeeze(-1) + bias
+        yield z, H
 
 
 def pair_mean(a: Tensor, b: Tensor) -> Tensor:

@@ -17,9 +17,14 @@ and :math:`\chi_\parallel = C_W \langle z \phi\phi' \rangle / K`,
 .. math:: K' = C_b + C_W \langle \phi(z_a) \phi(z_b) \rangle_K + \gamma^2 K
 
 === four-point vertex, the connected correlator of two units being V/n, and the mean at finite width
-.. math:: V' = (\chi_\parallel + \gamma^2)^2 \tfrac{n_l}{n_{l-1}} V
+.. math:: V' = \tfrac{n_l}{n_{l-1}} (\chi^2 V + 2 C_W \langle(\phi^2)'\rangle\, \chi\, T)
           + C_W^2 (\langle\phi^4\rangle - g^2) + 4 \gamma^2 \chi_\parallel K^2, \qquad
-          G_1' = (\chi_\parallel + \gamma^2) G_1 + \tfrac12 C_W g'' V
+          \chi = \chi_\parallel + \gamma^2,
+.. math:: G_1' = \chi G_1 + \tfrac12 C_W \left(g'' V + \langle(\phi^2)'''\rangle\, T\right),
+          \qquad T' = \gamma \left(C_W \langle z\phi^2 \rangle + \chi T\right)
+
+where :math:`T/n = E[z_i^2 z_j]` is a third cumulant that residual connections make where
+:math:`\phi^2` is not even, and that vanishes without them; its terms were derived here.
 
 === neural tangent kernel, for learning rates lam_b of the biases and lam_W / n of the weights
 .. math:: \Theta' = \lambda_b + \lambda_W \langle\phi_a\phi_b\rangle
@@ -119,11 +124,14 @@ class UnitStatistics:
         Of the squares of two units: V/n.
     correction : Tensor ()
         Of the mean square: G1/n.
+    third : Tensor ()
+        Third cumulant of two units: T/n.
     """
 
     K: Tensor
     covariance: Tensor = _ZERO
     correction: Tensor = _ZERO
+    third: Tensor = _ZERO
 
 
 @dataclass(frozen=True)
@@ -334,11 +342,14 @@ class SignalPropagation:
         """Statistics of a unit that ``width`` units of the given statistics feed."""
         at = moments(self.phi, now.K)
         chi = self._susceptibilities(at).parallel
-        curved = 0.5 * self.C_W * at.square_curvature
+        odd = self.C_W * at.odd_first
+        curved = at.square_curvature * now.covariance + at.odd_third * now.third
+        passed = chi.square() * now.covariance + 2.0 * odd * chi * now.third
         return UnitStatistics(
             K=self._step(at),
-            covariance=chi.square() * now.covariance + self._source(at) / width,
-            correction=chi * now.correction + curved * now.covariance,
+            covariance=passed + self._source(at) / width,
+            correction=chi * now.correction + 0.5 * self.C_W * curved,
+            third=self.gamma * (odd * now.K / width + chi * now.third),
         )
 
     def vertex(self, K1: float, depth: int, width: int | Sequence[int]) -> Tensor:
