@@ -1,0 +1,240 @@
+r"""Multilayer perceptrons with all weights in one vector, and what data say of those weights.
+
+The vector :math:`\theta` of a network is :math:`W_0, b_0, W_1, b_1, \ldots`, each flattened by
+rows. Many networks are a matrix (chains, dim), and a layer of all of them is one batched product.
+With a Gaussian likelihood and prior,
+
+.. math:: \log p(y, \theta) = -\tfrac12 \sum_i w_i \left[ |y_i - f_\theta(x_i)|^2 / \sigma^2
+          + m \log 2\pi\sigma^2 \right] - \tfrac12 \left[ |\theta|^2 / \tau^2
+          + D \log 2\pi\tau^2 \right]
+
+where :math:`w_i` is 1 for the rows that a chain sees and 0 for the others, so that chains on
+different folds of a table, or under different priors, go together. Gradients are written out:
+they take two thirds of the time that autograd does on small networks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from understudy.nn.mlp import ACTIVATIONS
+
+_LOG_2PI = math.log(2.0 * math.pi)
+
+_SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": lambda h: torch.addcmul(torch.ones_like(h[:1, :1, :1]), h, h, value=-1.0),
+    "relu": lambda h: (h > 0.0).to(h),
+}
+"""Derivatives of activations by their value."""
+
+Pullback = Callable[[Tensor], Tensor]
+"""Gradients (chains, n, o) in the outputs to gradients (chains, dim) in the weights."""
+
+
+@dataclass(frozen=True)
+class FlatMLP:
+    """Architecture of a multilayer perceptron whose weights are given as one vector.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        Widths from input to output, (d, h_1, ..., o).
+    activation : str
+        One of `understudy.nn.mlp.ACTIVATIONS`; gradients are fastest for tanh and relu.
+    """
+
+    sizes: tuple[int, ...]
+    activation: str = "tanh"
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise ValueError(f"activation must be one of {known}, got {self.activation!r}")
+
+    @property
+    def dim(self) -> int:
+        """Number of weights and biases."""
+        return sum((i + 1) * o for i, o in pairwise(self.sizes))
+
+    def layers(self, theta: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Views of theta (chains, dim): weights (chains, in, out) and biases (chains, 1, out)."""
+        found, at = [], 0
+        for i, o in pairwise(self.sizes):
+            weight = theta[:, at : at + i * o].unflatten(1, (i, o))
+            bias = theta[:, at + i * o : at + (i + 1) * o].unsqueeze(1)
+            found.append((weight, bias))
+            at += (i + 1) * o
+        return found
+
+    def initial(
+        self,
+        chains: int,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float64,
+    ) -> Tensor:
+        r"""Weights (chains, dim), uniform in :math:`\pm 1/\sqrt{\text{in}}`, PyTorch's default."""
+        theta = torch.rand(
+            chains, self.dim, generator=generator, dtype=dtype, device=generator.device
+        )
+        theta.mul_(2.0).sub_(1.0)
+        for (weight, bias), fed in zip(self.layers(theta), self.sizes, strict=False):
+            weight.div_(math.sqrt(fed))
+            bias.div_(math.sqrt(fed))
+        return theta
+
+    def __call__(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Outputs (chains, n, o) at shared inputs (n, d) or one set a chain, (chains, n, d)."""
+        return self._outputs(theta, x)[-1]
+
+    def vjp(self, theta: Tensor, x: Tensor) -> tuple[Tensor, Pullback]:
+        """Outputs (chains, n, o), and what turns gradients in them into gradients in theta."""
+        if self.activation not in _SLOPES:
+            return self._vjp_by_autograd(theta, x)
+        values, slope = self._outputs(theta, x), _SLOPES[self.activation]
+
+        def pullback(cotangent: Tensor) -> Tensor:
+            gradient = torch.empty_like(theta)
+            into, delta = self.layers(gradient), cotangent
+            weights = self.layers(theta)
+            for layer in reversed(range(len(weights))):
+                torch.bmm(values[layer].mT, delta, out=into[layer][0])
+                torch.sum(delta, 1, keepdim=True, out=into[layer][1])
+                if layer:
+                    delta = torch.bmm(delta, weights[layer][0].mT).mul_(slope(values[layer]))
+            return gradient
+
+        return values[-1], pullback
+
+    def _outputs(self, theta: Tensor, x: Tensor) -> list[Tensor]:
+        """Input, hidden layers and output."""
+        activation, layers = ACTIVATIONS[self.activation], self.layers(theta)
+        values = [x.expand(len(theta), *x.shape) if x.ndim == 2 else x]
+        for weight, bias in layers[:-1]:
+            values.append(activation(torch.baddbmm(bias, values[-1], weight)))
+        weight, bias = layers[-1]
+        return [*values, torch.baddbmm(bias, values[-1], weight)]
+
+    def _vjp_by_autograd(self, theta: Tensor, x: Tensor) -> tuple[Tensor, Pullback]:
+        with torch.enable_grad():
+            leaf = theta.detach().requires_grad_()
+            output = self(leaf, x)
+        return output.detach(), lambda cotangent: torch.autograd.grad(output, leaf, cotangent)[0]
+
+
+def _log_prior(theta: Tensor, variance: Tensor) -> Tensor:
+    """Log density (chains,) of N(0, variance) weights, with its normaliser."""
+    squares = theta.square().sum(1)
+    return -0.5 * (squares / variance + theta.shape[1] * (_LOG_2PI + variance.log()))
+
+
+@dataclass(frozen=True)
+class GaussianJoint:
+    """Log joint density of data and weights, with noise and prior variances given.
+
+    Parameters
+    ----------
+    network : FlatMLP
+    x : Tensor (n, d)
+    y : Tensor (n, m)
+    prior_variance, noise_variance : Tensor (chains,)
+    weight : Tensor (chains, n), optional
+        1 for the rows that a chain sees, 0 for the others; all by default.
+    """
+
+    network: FlatMLP
+    x: Tensor
+    y: Tensor
+    prior_variance: Tensor
+    noise_variance: Tensor
+    weight: Tensor | None = None
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        """Log joint density (chains,) at theta (chains, dim)."""
+        error = self.y - self.network(theta, self.x)
+        return self._value(theta, error, error * self._precision())
+
+    def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Log joint densities (chains,) and gradients (chains, dim)."""
+        output, pullback = self.network.vjp(theta, self.x)
+        error = self.y - output
+        scaled = error * self._precision()
+        gradient = pullback(scaled)
+        gradient -= theta / self.prior_variance.unsqueeze(1)
+        return self._value(theta, error, scaled), gradient
+
+    def _precision(self) -> Tensor:
+        precision = 1.0 / self.noise_variance[:, None, None]
+        return precision if self.weight is None else self.weight.unsqueeze(2) * precision
+
+    def _value(self, theta: Tensor, error: Tensor, scaled: Tensor) -> Tensor:
+        rows = len(self.x) if self.weight is None else self.weight.sum(1)
+        constant = rows * self.y.shape[1] * (_LOG_2PI + self.noise_variance.log())
+        misfit = (error * scaled).sum((1, 2)) + constant
+        return -0.5 * misfit + _log_prior(theta, self.prior_variance)
+
+
+@dataclass(frozen=True)
+class NoisyGaussianJoint:
+    r"""Log joint density with the logarithm of each output's noise variance as a last coordinate.
+
+    The prior of :math:`\log\sigma^2_j` is normal about :math:`\log` of ``noise_mean`` with variance
+    ``noise_spread``. Estimated from some rows of each chain, for `understudy.sample.Minibatch`.
+
+    Parameters
+    ----------
+    network : FlatMLP
+    x : Tensor (n, d)
+    y : Tensor (n, m)
+    prior_variance : Tensor (chains,)
+    rows : LongTensor (chains, r)
+        Rows that each chain sees, then anything.
+    counts : LongTensor (chains,)
+        How many those are.
+    noise_mean, noise_spread : float
+    """
+
+    network: FlatMLP
+    x: Tensor
+    y: Tensor
+    prior_variance: Tensor
+    rows: Tensor
+    counts: Tensor
+    noise_mean: float = 1e-6
+    noise_spread: float = 0.01
+
+    @property
+    def dim(self) -> int:
+        """Number of weights, and of outputs."""
+        return self.network.dim + self.y.shape[1]
+
+    def split(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights (..., dim) and log noise variances (..., m)."""
+        return position[..., : self.network.dim], position[..., self.network.dim :]
+
+    def __call__(self, position: Tensor, chosen: Tensor) -> Tensor:
+        """Estimates (chains,) of the log joint density from rows ``chosen`` (chains, batch)."""
+        return self.value_and_gradient(position, chosen)[0]
+
+    def value_and_gradient(self, position: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Estimates (chains,) of the log joint density and (chains, dim) of its gradient."""
+        theta, log_noise = self.split(position)
+        at = self.rows.gather(1, chosen)
+        factor = (self.counts / chosen.shape[1]).to(position)[:, None]
+        output, pullback = self.network.vjp(theta, self.x[at])
+        error = self.y[at] - output
+        scaled = error * (factor * (-log_noise).exp()).unsqueeze(1)
+        squares = (error * scaled).sum(1)
+        away = (log_noise - math.log(self.noise_mean)) / self.noise_spread
+        counts = self.counts.to(position)[:, None]
+        noise_gradient = 0.5 * (squares - counts) - away
+        weight_gradient = pullback(scaled) - theta / self.prior_variance.unsqueeze(1)
+        value = -0.5 * (squares + counts * (_LOG_2PI + log_noise)).sum(1)
+        value = value + _log_prior(theta, self.prior_variance)
+        value = value - 0.5 * self.noise_spread * away.square().sum(1)
+        return value, torch.cat([weight_gradient, noise_gradient], dim=1)
