@@ -8,9 +8,7 @@ kernel (NTK; Jacot et al. 2018, arXiv 1806.07572) of L hidden layers are
           K_{l+1} = S_{l+1} + K_l D'(S_l).
 
 Where :math:`A = 0`, :math:`D(s) = a_m^2 s^m \tilde q(s)` with :math:`m \ge 1`, off-diagonal entries
-vanish geometrically (:math:`m = 1`) or doubly exponentially (:math:`m \ge 2`), so the recursion is
-of their logarithms, :math:`\ln|S_{l+1}| = m \ln|S_l| + \ln a_m^2 + \ln|\tilde q(S_l)|`, and what is
-kept is
+vanish geometrically (:math:`m = 1`) or doubly exponentially (:math:`m \ge 2`). What is kept is
 
 .. math:: u_l = \ln|S_l| - l \ln a_1^2 \quad (m = 1), \qquad
           u_l = m^{-l} \left(\ln|S_l| + \frac{\ln a_m^2}{m - 1}\right) \quad (m \ge 2),
@@ -35,7 +33,7 @@ from understudy.core.errors import UserError
 from understudy.nn.dual_activation import DualActivation
 
 _LARGEST = 1e300
-_CHUNK = 1 << 16
+_CHUNK = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def deep_kernel(
         The NTK instead of the NNGP; their limits of infinite depth agree up to a scale.
     """
     check_depth(activation, depth)
-    recursion = _vanishing if activation.order else _lasting
+    recursion = (_lasting, _geometric, _doubly_exponential)[min(activation.order, 2)]
     coordinate, factor = torch.empty_like(cosine), torch.empty_like(cosine)
     rows = max(1, _CHUNK // max(1, cosine.shape[-1]))
     for start in range(0, len(cosine), rows):
@@ -127,35 +125,59 @@ def _lasting(
     return torch.zeros_like(cosine), K if tangent else S
 
 
-def _vanishing(
+def _geometric(
     cosine: Tensor, activation: DualActivation, depth: int | float, tangent: bool
 ) -> tuple[Tensor, Tensor]:
-    """Coordinate u and signed ratio r; stops where further layers change neither."""
+    """Coordinate u and signed ratio r where m = 1: S shrinks by a_1^2 a layer in the end."""
+    tangent = tangent and math.isfinite(depth)
+    S, u, r = cosine.clone(), cosine.abs().log_(), torch.ones_like(cosine)
+    growth, sign, held = torch.ones_like(cosine), cosine.sign(), 0
+    most = min(depth, _layers_to_leave_one(activation))
+    safe = max(1, int(600.0 / -math.log(activation.leading)))
+    layers = 0
+    while layers < most:
+        q = activation.relative(S)
+        if layers % 4 == 0 and _is_one(q):
+            break
+        r = r * activation.elasticity(S) + 1.0 if tangent else r
+        growth, layers, held = growth.mul_(q), layers + 1, held + 1
+        # 1 is a repelling fixed point: rounding must not carry coinciding points above it
+        S = S.mul_(q).mul_(activation.leading).clamp_(-1.0, 1.0)
+        if held == safe:
+            sign.mul_(growth.sign())
+            u, growth, held = u.add_(growth.abs_().log_()), torch.ones_like(growth), 0
+    if tangent:
+        r += depth - layers
+    sign.mul_(growth.sign())
+    return u.add_(growth.abs_().log_()), r.mul_(sign)
+
+
+def _doubly_exponential(
+    cosine: Tensor, activation: DualActivation, depth: int | float, tangent: bool
+) -> tuple[Tensor, Tensor]:
+    """Coordinate u and signed ratio r where m > 1: ln S is multiplied by m a layer in the end."""
     m, log_leading = activation.order, math.log(activation.leading)
     tangent = tangent and math.isfinite(depth)
     log_s, sign, r = cosine.abs().log_(), cosine.sign(), torch.ones_like(cosine)
     layers, most = 0, min(depth, _layers_to_leave_one(activation))
     while layers < most:
-        s = log_s.exp().mul_(sign)
-        q = activation.relative(s)
-        if float((q - 1.0).abs_().amax()) < 1e-16:
+        S = log_s.exp().mul_(sign)
+        q = activation.relative(S)
+        if _is_one(q):
             break
         layers += 1
         if tangent:
-            r = r * activation.elasticity(s).div_(m) + float(m) ** -layers
-        sign = sign**m * q.sign() if float(s.amin()) < 0.0 else sign
-        log_s.mul_(m).add_(log_leading).add_(q.abs_().log_())
+            r = r * activation.elasticity(S).div_(m) + float(m) ** -layers
+        sign = sign**m * q.sign()
+        log_s.mul_(m).add_(log_leading).add_(q.abs_().log_()).clamp_max_(0.0)
     if tangent:
-        r += _rest_of_ratio(m, layers, depth)
-    u = log_s - layers * log_leading if m == 1 else (log_s + log_leading / (m - 1)) / m**layers
+        r += (float(m) ** -layers - float(m) ** -depth) / (m - 1.0)
+    u = (log_s + log_leading / (m - 1)) / m**layers
     return u, r * (sign if m % 2 or layers == depth else sign.square())
 
 
-def _rest_of_ratio(m: int, layers: int, depth: int | float) -> float:
-    """Sum of m^-l over the layers l that are left, where the elasticity is m."""
-    if m == 1:
-        return depth - layers
-    return (float(m) ** -layers - float(m) ** -depth) / (m - 1.0)
+def _is_one(q: Tensor) -> bool:
+    return float((q - 1.0).abs_().amax()) < 1e-16
 
 
 def _layers_to_leave_one(activation: DualActivation) -> float:

@@ -95,7 +95,8 @@ class _TableClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Classes (n,) of rows X (n, p)."""
-        return self.classes_[self._batched_scores(X).argmax(1)]
+        best = self._batched_scores(X).argmax(1)
+        return self.classes_[best]
 
 
 class InfiniteDepthClassifier(_TableClassifier):
@@ -106,7 +107,9 @@ class InfiniteDepthClassifier(_TableClassifier):
     activation : {"optimal", "relu", "erf"} or DualActivation
         ``"optimal"`` is the paper's for the dimension of the sphere that the rows are on.
     depth : int
-        Hidden layers; 50 as in the official experiments. Without effect on the limit.
+        Hidden layers; 50 as in the official experiments. Without effect on the limit. Beyond
+        convergence layers cost nothing, and the tangent kernel of a singular activation needs many:
+        it is near its limit once the depth exceeds the inverse squared distance of neighbours.
     kernel : {"nngp", "ntk", "limit"}
         Covariance at initialisation (as in the official experiments with singular kernels), tangent
         kernel, or the limit of both at infinite depth, which solves no linear system.
