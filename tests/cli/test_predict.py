@@ -142,6 +142,35 @@ def test_report_writes_one_page_beside_the_model(
     assert record["report"] == str(tmp_path / "b.html")
 
 
+def test_the_report_of_a_file_says_which_inputs_matter(
+    program: Program, model: Path, tmp_path: Path
+) -> None:
+    done = program("report", model, "-o", tmp_path / "wing.html")
+    assert done.err == "Computing sensitivities\n"
+    page = (tmp_path / "wing.html").read_text(encoding="utf-8")
+    assert "Which inputs matter" in page
+    assert "Sensitivities were not computed" not in page
+    assert program("report", model, "-o", tmp_path / "wing.html", "--quiet").err == ""
+
+
+def test_a_report_that_cannot_be_finished_leaves_the_former_one(
+    program: Program, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "wing.html"
+    path.write_text("former")
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    done = program("report", model, "-o", path)
+    assert done.code == 2
+    assert "No space left on device" in done.err
+    assert [(item.name, item.read_text()) for item in tmp_path.iterdir()] == [
+        ("wing.html", "former")
+    ]
+
+
 def test_commands_work_as_a_process_of_their_own(model: Path, new: Path, tmp_path: Path) -> None:
     path = tmp_path / "predictions.csv"
     done = process("predict", model, new, "-o", path)

@@ -11,6 +11,10 @@ def test_test_rows_come_first_and_cross_validation_second(make_surrogate):
     assert [split["whole"] for split in splits] == [60, 150]
 
 
+def test_rows_are_counted_from_one_as_in_the_notes(make_surrogate):
+    assert figure_data(make_surrogate())["splits"][1]["rows"] == list(range(1, 151))
+
+
 def test_rows_carry_what_was_observed_and_predicted(make_surrogate):
     model = make_surrogate()
     split = figure_data(model)["splits"][1]

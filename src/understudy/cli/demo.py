@@ -42,9 +42,9 @@ def demo(
     table = _simulated(runs, seed, not no_cache, quiet)
 
     from understudy.cli.live import fit_live
+    from understudy.cli.report import write_page
     from understudy.data.readers import write_table
     from understudy.models.tabular.comparison import compare_with_simulator, set_last_apart
-    from understudy.report import write_report
     from understudy.simulate.battery import DischargeSimulator
 
     write_table(table, folder / "runs.csv")
@@ -59,7 +59,7 @@ def demo(
         seed=seed,
     )
     model.save(folder / "model.us")
-    write_report(model, folder / "report.html")
+    write_page(model, folder / "report.html", quiet)
     outcome = compare_with_simulator(model, unseen, unseen["seconds"])
     if json:
         _print_json(folder, outcome, model)

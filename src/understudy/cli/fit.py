@@ -117,9 +117,9 @@ def fit(
     )
     model.save(output)
     if report is not None:
-        from understudy.report import write_report
+        from understudy.cli.report import write_page
 
-        write_report(model, report)
+        write_page(model, report, quiet)
     if json:
         _print_json(model, output, report)
     elif not quiet:

@@ -90,7 +90,7 @@ class FitDisplay(AbstractContextManager["FitDisplay"]):
 
     def _line(self, standing: Standing) -> str:
         if standing.score is None:
-            return f"{standing.name}: {standing.status} {standing.reason}".rstrip()
+            return f"{standing.name}: {standing.status}: {standing.reason}".rstrip(": ")
         return f"{standing.name}: {self._metric} {standing.score:.4g}, {standing.seconds:.1f} s"
 
     def _render(self) -> Group:
@@ -118,7 +118,7 @@ class FitDisplay(AbstractContextManager["FitDisplay"]):
         rows = [
             {
                 "name": s.name,
-                "status": f"{s.status} {s.reason}".strip(),
+                "status": f"{s.status}: {s.reason}".rstrip(": "),
                 "score": s.score,
                 "r2": s.r2,
                 "seconds": round(s.seconds, 1) if s.seconds else None,

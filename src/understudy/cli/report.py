@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from understudy.cli.options import Json, Model, Quiet, readable, writable
 
+if TYPE_CHECKING:
+    from understudy.models.tabular.fitted import FittedSurrogate
+
 EXAMPLE = "[bold]Example[/]\n\nunderstudy report wing.us -o wing.html --open"
+
+
+def write_page(model: FittedSurrogate, path: Path, quiet: bool) -> None:
+    """Write the report of a surrogate with its sensitivities, computed if it has none yet."""
+    from understudy.cli.console import say
+    from understudy.report import write_report
+
+    if model.sensitivity_ is None:
+        if not quiet:
+            say("Computing sensitivities", stderr=True)
+        model.sensitivity()
+    write_report(model, path)
 
 
 def report(
@@ -29,7 +44,7 @@ def report(
     from understudy.cli.console import print_json
     from understudy.cli.summary import print_file
 
-    understudy.write_report(understudy.load(model), path)
+    write_page(understudy.load(model), path, quiet)
     if json:
         print_json({"file": str(model), "report": str(path)})
     elif not quiet:

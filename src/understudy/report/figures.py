@@ -112,7 +112,7 @@ def _split(
     }
     return {
         "name": name,
-        "rows": [int(row) for row in wide.index],
+        "rows": [int(row) + 1 for row in wide.index],  # as in the notes on the data
         "whole": whole,
         **columns,
         "x": _inputs_of(wide["y"], name, model),
