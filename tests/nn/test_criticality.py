@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -172,6 +172,7 @@ def test_elu_falls_as_the_square_of_depth():
     assert 1000**2 * float(K) == pytest.approx(2 * math.pi, rel=0.03)
 
 
+@settings(max_examples=15)
 @given(gamma=st.floats(0.0, 0.95), name=st.sampled_from(["relu", "tanh", "gelu"]))
 def test_a_residual_connection_leaves_both_susceptibilities_critical(gamma, name):
     point = find_critical_point(name, gamma)

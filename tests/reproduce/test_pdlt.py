@@ -83,7 +83,7 @@ def test_changes_at_criticality_and_off_it_are_those_of_the_theory():
     K, gradient = pdlt._changes("linear", 0.0, 1.0, 1.0, budget, 0)
     assert 0.5 < K < 2.0 and 0.5 < gradient < 2.0
     K, _ = pdlt._changes("linear", 0.0, 10.0, 1.0, budget, 0)
-    assert K == pytest.approx(10.0 ** (budget.deep - 1), rel=0.5)
+    assert 0.5 < K / 10.0 ** (budget.deep - 1) < 1.5
 
 
 def test_ensembles_start_from_the_variance_asked_for():

@@ -47,11 +47,12 @@ class LayerAudit:
     units : int
         Its width.
     K : float
-        Mean square of its pre-activations, over units and inputs.
+        Mean square of what it puts out, over units and inputs.
     K_predicted : float
         What the recursion makes of the first layer's K with the variances found.
     gradient : float
-        Norm of the weights' gradient, for a random direction of the outputs.
+        Norm of the gradient in what it puts out, for a random direction of the outputs; root mean
+        square over the inputs. A network keeps it when chi_perp is 1.
     """
 
     C_b: float
@@ -78,6 +79,8 @@ class InitialisationAudit:
     signal_growth, gradient_growth : float
         Products over the hidden layers of chi_par and chi_perp, as the variances found predict
         them, over those of the critical network that starts from the same K; NaN without one.
+    gradient_ratio_predicted : float
+        Gradient norm of the first layer over that of the last, by the variances found.
     deviation : float
         Predicted deviation from a Gaussian at the output, V / (n K^2).
     findings : tuple of str
@@ -89,6 +92,7 @@ class InitialisationAudit:
     layers: tuple[LayerAudit, ...]
     signal_growth: float
     gradient_growth: float
+    gradient_ratio_predicted: float
     deviation: float
     findings: tuple[str, ...]
 
@@ -115,7 +119,8 @@ class InitialisationAudit:
         lines.append(
             f"Deviation from a Gaussian at the output: {self.deviation:.3g} "
             f"({'fine' if self.deviation <= PERTURBATIVE else 'too deep for its width'}); "
-            f"gradient norm, first layer over last: {self.gradient_ratio:.3g}."
+            f"gradient norm, first layer over last: {self.gradient_ratio:.3g}, predicted "
+            f"{self.gradient_ratio_predicted:.3g}."
         )
         lines.append("layer      C_W      C_b    K found  predicted   gradient")
         lines += [
@@ -193,6 +198,7 @@ def audit_initialisation(
         layers=layers,
         signal_growth=growth[0],
         gradient_growth=growth[1],
+        gradient_ratio_predicted=_exp(0.5 * found.log_growth[1]),
         deviation=found.deviation,
         findings=tuple(_findings(point, layers, growth)),
     )
@@ -201,10 +207,10 @@ def audit_initialisation(
 def _passes(
     module: nn.Module, X: Tensor, seed: int
 ) -> tuple[list[tuple[nn.Linear, Tensor]], list[float]]:
-    """Pre-activations of the linear layers in the order of their use, and gradient norms."""
+    """Outputs of the linear layers in the order of their use, and the gradients' norms there."""
     calls: list[tuple[nn.Linear, Tensor]] = []
     hooks = [
-        layer.register_forward_hook(lambda layer, _, z: calls.append((layer, z.detach().double())))
+        layer.register_forward_hook(lambda layer, _, z: calls.append((layer, z)))
         for layer in linear_layers(module)
     ]
     was_training = module.training
@@ -221,9 +227,10 @@ def _passes(
         raise UserError("every linear layer must be used exactly once for one set of inputs")
     generator = torch.Generator().manual_seed(seed)
     direction = torch.randn(output.shape, generator=generator).to(output)
-    weights = [layer.weight for layer in used]
-    gradients = torch.autograd.grad(output, weights, direction / math.sqrt(len(X)))
-    return calls, [float(gradient.double().norm()) for gradient in gradients]
+    outputs = [z for _, z in calls]
+    gradients = torch.autograd.grad(output, outputs, direction / math.sqrt(len(X)))
+    norms = [float(gradient.double().norm()) for gradient in gradients]
+    return [(layer, z.detach().double()) for layer, z in calls], norms
 
 
 def _variances(layer: nn.Linear) -> tuple[float, float]:
@@ -260,8 +267,9 @@ def _predict(
         chi = layer.susceptibilities(now.K)
         log_parallel += _log(chi.parallel)
         log_perpendicular += _log(chi.perpendicular)
+        carried = gamma**2 * float(now.K)
         now = layer.next_layer(now, width)
-        predicted.append(float(now.K))
+        predicted.append(float(now.K) - carried)
     deviation = float(now.covariance / now.K.square())
     return _Prediction(predicted, (log_parallel, log_perpendicular), deviation)
 
