@@ -281,7 +281,7 @@ def _trainability(budget: _Budget, seeds: Sequence[int]) -> Iterable[Claim]:
         )
         _train(
             networks,
-            [equivalent_rates(point, budget.deep, 0.0, rate) for _, _, rate in runs],
+            [equivalent_rates(point, budget.deep, rate, rate) for _, _, rate in runs],
             budget.training_steps,
             _cross_entropy,
             data,
