@@ -9,8 +9,8 @@ With momentum :math:`p \sim N(0, I)`, :math:`H = -\log\pi(\theta) + \tfrac12 |p|
           p &\leftarrow p + \tfrac{\epsilon}{2}\, s \odot \nabla\log\pi(\theta)
 
 and after :math:`L = \min(L_{max}, \lceil \text{path} / \epsilon \rceil)` of them the end is
-accepted with probability :math:`\min(1, e^{H_0 - H_L})`; NaN counts as rejection. In the burn-in dual
-averaging adapts :math:`\epsilon`, and the path is halved where it would take more than
+accepted with probability :math:`\min(1, e^{H_0 - H_L})`; NaN counts as rejection. In the burn-in
+dual averaging adapts :math:`\epsilon`, and the path is halved where it would take more than
 :math:`L_{max}` steps (Li, Rudner & Wilson 2024, arXiv 2305.20028, whose defaults these are).
 
 Every chain has its own step size, number of steps and decision; all take a leapfrog step together,
