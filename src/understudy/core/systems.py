@@ -346,6 +346,14 @@ _SYSTEMS = (
             "The closed-form kernel limit stands in for training an infinitely wide and deep "
             "classifier, and says beforehand what it becomes."
         ),
+        classes=(
+            "understudy.models.tabular.wide_deep.InfiniteDepthClassifier",
+            "understudy.models.tabular.wide_deep.HilbertEstimator",
+            "understudy.nn.dual_activation.HermiteActivation",
+            "understudy.nn.dual_activation.classify_limit",
+            "understudy.nn.dual_activation.optimal_activation",
+        ),
+        reproduction="understudy.reproduce.wide_deep_optimal",
     ),
     # -- train --------------------------------------------------------------------------------
     System(
