@@ -55,6 +55,23 @@
     const room = 0.06 * (high - low || Math.abs(high) || 1);
     return [low - room, high + room];
   };
+  // Limits of values and, as far as half their span beyond, of their intervals.
+  const around = (values, ends) => {
+    const known = values.filter((v) => v !== null);
+    const low = Math.min(...known), high = Math.max(...known), half = 0.5 * (high - low);
+    const near = ends.filter((v) => v !== null).map((v) => Math.min(high + half, Math.max(low - half, v)));
+    return padded(known.concat(near));
+  };
+  // Axis of choices at 0, 1, ...: their names, shortened to the room that each has.
+  const choices = (names, width) => {
+    const room = Math.floor(width / names.length / 7);
+    const every = Math.ceil(4 / Math.max(room, 0.5));
+    const ticks = names.map((_, i) => i).filter((i) => i % every === 0);
+    return {
+      range: [-0.5, names.length - 0.5], tickangle: 0, showgrid: false,
+      tickvals: ticks, ticktext: ticks.map((i) => short(names[i], Math.max(4, room * every))),
+    };
+  };
   const legendBelow = { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12 } };
 
   function draw(id, traces, design, words, about = target()) {
@@ -121,7 +138,7 @@
   const hover = "row %{customdata[0]}<br>observed %{customdata[1]}<br>predicted %{customdata[2]}";
 
   function parity(rows) {
-    const range = padded(rows.y.concat(rows.mean));
+    const range = around(rows.y.concat(rows.mean), rows.low.concat(rows.high));
     const bars = {
       up: rows.high.map((v, i) => Math.max(0, v - rows.mean[i])),
       down: rows.low.map((v, i) => Math.max(0, rows.mean[i] - v)),
@@ -140,9 +157,11 @@
     const x = input && known ? known[shown.input] : rows.mean;
     const residual = rows.y.map((v, i) => v - rows.mean[i]);
     const title = input && known ? labelled(input, 34) : "predicted";
-    const kind = input && known && input.categorical ? { type: "category" } : input && known && input.log ? { type: "log" } : {};
+    const named = input && known && input.categorical;
+    const names = named ? [...new Set(x.filter((v) => v !== null))].sort() : [];
+    const kind = named ? choices(names, at("residuals").clientWidth - 90) : input && known && input.log ? { type: "log" } : {};
     const missing = input && !known ? "The inputs of these rows are not in the file. " : "";
-    draw("residuals", points(rows, input && known && input.categorical ? x.map((v) => short(v)) : x, residual, null, hover), {
+    draw("residuals", points(rows, named ? x.map((v) => (v === null ? null : names.indexOf(v))) : x, residual, null, hover), {
       height: printing ? 290 : 380,
       xaxis: axis(title, kind),
       yaxis: axis("observed − predicted"),
@@ -296,7 +315,7 @@
       const inner = height - top - 10;
       const high = 1 - (row * cell) / inner;
       const kind = input.categorical
-        ? { type: "category", range: [-0.5, curve.x.length - 0.5] }
+        ? choices(curve.x, w * width - 20)
         : input.log ? { type: "log" } : {};
       design["xaxis" + n] = axis(labelled(input, Math.max(8, Math.floor((w * width - 60) / 8) - input.unit.length)), {
         domain: [left, Math.min(1, left + w)], anchor: "y" + n, automargin: false, nticks: 5, ...kind,
@@ -306,11 +325,12 @@
         automargin: column === 0, showticklabels: column === 0, ...(column > 0 && { ticks: "" }),
       });
       const axes = { xaxis: "x" + n, yaxis: "y" + n };
-      const x = input.categorical ? curve.x.map((v) => short(v, 12)) : curve.x;
-      const about = "%{x}<br>%{y:.4g}<extra></extra>";
+      const x = input.categorical ? curve.x.map((_, k) => k) : curve.x;
+      const about = (input.categorical ? "%{text}" : "%{x}") + "<br>%{y:.4g}<extra></extra>";
       if (input.categorical) {
         traces.push({
           type: "scatter", mode: "markers", x, y: curve.mean, ...axes, hovertemplate: about,
+          text: curve.x.map((v) => short(v)),
           marker: { color: color("accent"), size: 8 },
           error_y: {
             type: "data", symmetric: false, color: color("accent"), thickness: 1.4, width: 4,
