@@ -144,6 +144,27 @@ def test_printing_gives_pages_and_leaves_the_screen_as_it_was(page):
     assert page.messages == []
 
 
+def test_residuals_against_a_category_have_its_choices_as_ticks(page):
+    choose(page, "split", 1)
+    choose(page, "input", 3)
+    ticks = "[...document.querySelectorAll('#residuals .xtick text')].map(t => t.textContent)"
+    assert page.run(ticks) == ["clamped", "free", "pinned"]
+    assert points(page, "residuals") == 150
+    choose(page, "input", -1)
+    choose(page, "split", 0)
+    assert page.messages == []
+
+
+def test_choices_with_little_room_are_shortened_and_stay_apart(open_report):
+    page = open_report(width=420)
+    ticks = page.run(
+        "[...document.querySelectorAll('#slices .xtick text')].map(t => t.textContent)"
+    )
+    assert "free" in ticks
+    assert points(page, "slices") >= 3
+    assert page.messages == []
+
+
 @pytest.mark.parametrize("width", [420, 1280])
 def test_the_page_is_no_wider_than_the_window(open_report, width):
     names = [f"a_very_long_name_without_any_space_in_it_{i}" * 2 for i in range(8)]
