@@ -277,6 +277,27 @@ def test_the_nearest_point_dominates_a_limit_without_slope(xi, gap):
     assert kernel.over_largest().tolist() == [[0.0, 1.0]]
 
 
+def test_with_a_mean_and_a_small_slope_depth_interpolates_by_the_koenigs_function_at_one():
+    """1 - S_l = B'^l chi to first order: interpolation by -chi with a constant, not a majority."""
+    activation = HermiteActivation([0.9, 0.3, 0.3])
+    X, y = sphere(8)
+    points, targets = torch.from_numpy(X), torch.from_numpy(y)[:, None].double()
+    cosine = (points @ points.mT).clamp_max(1.0)
+    S = deep_kernel(cosine.clone().fill_diagonal_(0.0), activation, 8).over_diagonal()
+    shrink = activation.constants().slope_square ** 8
+    chi = ((1.0 - S) / shrink).fill_diagonal_(0.0)
+    ones = torch.ones(7, 1, dtype=torch.float64)
+    bordered = torch.cat(
+        [torch.cat([-chi[:7, :7], ones], 1), torch.cat([ones, torch.zeros(1, 1)]).mT.double()]
+    )
+    weights = torch.linalg.solve(bordered, torch.cat([targets[:7], torch.zeros(1, 1)]).double())
+    interpolated = torch.cat([-chi[7:, :7], ones[:1]], 1) @ weights
+    gram = S.fill_diagonal_(1.0)
+    regressed = gram[7:, :7] @ torch.linalg.solve(gram[:7, :7], targets[:7])
+    torch.testing.assert_close(regressed, interpolated, rtol=0.02, atol=0.02)
+    assert classify_limit(activation).kind == "interpolation"
+
+
 def test_a_steep_sine_does_not_underflow_at_depth():
     """D^100 of 0.5 is below 1e-500 here; its share of the row is that at depth 50."""
     xi = torch.tensor([[0.5, 0.6, 0.9]], dtype=torch.float64)

@@ -10,11 +10,11 @@ Three numbers say which classifier an infinitely wide network becomes as its dep
 
 .. math:: A = E\,\phi = a_0, \qquad A' = E\,\phi' = a_1, \qquad B' = E\,\phi'^2 = D'(1).
 
-=================  ===================================================================
-:math:`A = A' = 0`       one nearest neighbour
-:math:`A = 0 \ne A'`     singular kernel, :math:`\|x - x'\|^{-\alpha}` up to a bounded factor
-:math:`A \ne 0, B' \ge 1`   majority vote
-=================  ===================================================================
+=========================  ======================================================================
+:math:`A = A' = 0`         one nearest neighbour
+:math:`A = 0 \ne A'`       :math:`\|x - x'\|^{-\alpha}` up to a bounded factor: a singular kernel
+:math:`A \ne 0, B' \ge 1`  majority vote
+=========================  ======================================================================
 
 .. math:: \alpha = -4 \ln |A'| / \ln B',
 
