@@ -261,7 +261,7 @@ def _across(seeds: range, values: Mapping[int, list[float]]) -> dict[int, float]
 
 
 def _shrinking_gap(size: _Size, seeds: range) -> Claim:
-    """Take four times the seeds, and fewer rows as a part of more: the fall is of a point or less."""
+    """Four times the seeds, and fewer rows as a part of more: the fall is below a point."""
     seeds = range(seeds.start, seeds.start + 4 * len(seeds))
     gaps: dict[int, list[float]] = {n: [] for n in (size.few_rows, size.rows, size.many_rows)}
     for seed in seeds:
