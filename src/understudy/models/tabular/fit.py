@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from understudy.core.duration import parse_budget
 from understudy.core.errors import UserError
 from understudy.core.progress import Listener
 from understudy.data.readers import read_table
 from understudy.data.table import Table, encode_new, prepare
 from understudy.models.tabular.fitted import FittedSurrogate
 from understudy.models.tabular.training import Unseen, split_table, train
-
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 def fit(
@@ -92,14 +90,6 @@ def fit(
         budget=seconds, metric=metric, calibration=calibration, members=members, seed=seed
     )
     return train(model, table, unseen, listener, source)
-
-
-def parse_budget(budget: float | str) -> float:
-    """Seconds of a budget such as 120, "90s", "2m" or "1h"."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", str(budget).lower())
-    if match is None or match[2] not in _UNITS or float(match[1]) <= 0.0:
-        raise UserError(f"a budget is a positive time such as 90s, 2m or 1h, got {budget!r}")
-    return float(match[1]) * _UNITS[match[2]]
 
 
 def column_names(value: str | Sequence[str], columns: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from understudy.core import artifact, warp
@@ -166,6 +167,7 @@ class FittedSurrogate(Surrogate):
         -------
         Tensor (n, k)
         """
+        check_is_fitted(self, "n_outputs_")
         at = torch.arange(len(self.targets)) if outputs is None else outputs
         return torch.cat([self._means(rows) for rows in self._rows(X)])[:, at]
 

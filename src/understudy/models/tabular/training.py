@@ -314,7 +314,7 @@ def _candidates(model: FittedSurrogate) -> list[Candidate]:
     known = {candidate.name: candidate for candidate in PORTFOLIO}
     for name in model.members:
         if name not in known:
-            raise UserError(f"unknown member {name!r}; {nearest(name, list(known))}")
+            raise UserError(f"unknown member {name!r}{nearest(name, list(known))}")
     return [known[name] for name in known if name in model.members]
 
 
