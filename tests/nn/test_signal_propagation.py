@@ -157,26 +157,24 @@ def test_the_layerwise_tangent_kernel_is_the_one_of_automatic_differentiation():
     _, H = list(tangent_layers(ensemble, 1, generator(3), 1.0, lam_b, lam_W))[-1]
     draw = generator(3)
     z1 = torch.randn(1, width, generator=draw)[0]
-    parameters, shifts = {}, {"b1": torch.zeros(width)}
-    for layer in (2, 3):
-        parameters[f"W{layer}"] = torch.randn(1, width, width, generator=draw)[0] * math.sqrt(
-            C_W / width
-        )
-        shifts[f"b{layer}"] = math.sqrt(0.2) * torch.randn(1, width, generator=draw)[0]
+    weights, shifts = [], []
+    for _ in range(2):
+        weights.append(torch.randn(1, width, width, generator=draw)[0] * math.sqrt(C_W / width))
+        shifts.append(math.sqrt(0.2) * torch.randn(1, width, generator=draw)[0])
 
-    def network(W, b, x):
-        z = z1 + b["b1"] + x  # x stands for the first layer's weights, acting on a unit input
-        for layer in (2, 3):
-            z = W[f"W{layer}"] @ torch.tanh(z) + b[f"b{layer}"]
+    def network(x, W2, W3, b1, b2, b3):
+        z = z1 + b1 + x  # x stands for the first layer's weights, acting on a unit input
+        for W, b in ((W2, b2), (W3, b3)):
+            z = W @ torch.tanh(z) + b
         return z
 
     zero = torch.zeros(width)
-    by_W, by_b, by_x = torch.func.jacrev(network, argnums=(0, 1, 2))(parameters, shifts, zero)
-    expected = lam_W * by_x @ by_x.mT
-    for J in by_W.values():
-        expected = expected + lam_W / width * J.flatten(1) @ J.flatten(1).mT
-    for J in by_b.values():
-        expected = expected + lam_b * J @ J.mT
+    inputs = (zero, *weights, zero, *shifts)
+    jacobians = torch.autograd.functional.jacobian(network, inputs)
+    rates = [lam_W, lam_W / width, lam_W / width, lam_b, lam_b, lam_b]
+    expected = sum(
+        rate * J.flatten(1) @ J.flatten(1).mT for rate, J in zip(rates, jacobians, strict=True)
+    )
     assert torch.allclose(H[0], expected, rtol=1e-4, atol=1e-5)
 
 
