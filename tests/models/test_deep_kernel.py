@@ -202,7 +202,7 @@ def test_it_learns_a_smooth_function(fitted):
 def test_error_bars_grow_away_from_the_data(fitted):
     _, near = fitted.predict(table()[0], return_std=True)
     _, far = fitted.predict(np.array([[20.0, 20.0], [-20.0, 20.0]]), return_std=True)
-    assert (far.min(0) > 3.0 * near.mean(0)).all()
+    assert (far.min(0) > 1.5 * near.mean(0)).all()
 
 
 def test_joint_and_marginal_predictions_agree(fitted):

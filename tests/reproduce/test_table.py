@@ -6,7 +6,7 @@ import pytest
 
 from understudy.core.errors import UserError
 from understudy.reproduce import reproduce, systems_page, systems_table
-from understudy.reproduce.table import main
+from understudy.reproduce.table import claims_table, main
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,3 +96,20 @@ def test_a_spoilt_result_stops_the_page(fake, tmp_path):
     (tmp_path / "fake.json").write_text("{}")
     with pytest.raises(UserError, match=r"the result .*fake\.json is not valid"):
         systems_page(tmp_path)
+
+
+def test_the_claims_of_a_system_become_the_table_of_its_page(fake, make_claim, tmp_path):
+    fake.run = lambda scale, seed: [make_claim(), make_claim(measured=1.0, metric="a | b")]
+    reproduce("fake", "cpu", out=tmp_path)
+    assert claims_table("fake", tmp_path).splitlines()[-2:] == [
+        "| Twice as fast | speed ratio | ≥ 2 | 2.5 ± 0.1 | holds |",
+        "| Twice as fast | a \\| b | ≥ 2 | 1 ± 0.1 | **does not hold** |",
+    ]
+
+
+def test_a_page_has_no_table_of_what_was_not_measured(fake, tmp_path):
+    with pytest.raises(UserError, match="cannot read the result"):
+        claims_table("fake", tmp_path)
+    reproduce("fake", "smoke", out=tmp_path)
+    with pytest.raises(UserError, match="at smoke scale only"):
+        claims_table("fake", tmp_path)

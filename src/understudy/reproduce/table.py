@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.core.errors import UserError
-from understudy.core.systems import STAGES, System, systems
+from understudy.core.systems import STAGES, System, find, systems
 from understudy.reproduce.claims import Claim, Report, Scale
 from understudy.reproduce.runner import read_report
 
@@ -22,6 +22,8 @@ Every method in Understudy is a published system. It counts as implemented when 
 module that measures its claims can be imported; the others are planned. `understudy systems` prints
 this list, `understudy reproduce SLUG` measures the claims of one system.
 """
+
+_SIGNS = {"at least": "≥", "at most": "≤"}
 
 _CLAIMS_HEAD = """
 ## Claims, measured
@@ -91,6 +93,32 @@ def systems_page(results: str | Path = "results") -> str:
     return "\n".join(lines) + "\n"
 
 
+def claims_table(slug: str, results: str | Path = "results") -> str:
+    """Markdown of the claims of one system, for its page: how they were measured, and each of them.
+
+    Raises
+    ------
+    UserError
+        If the system is unknown, or has no result at ``cpu`` scale or above.
+    """
+    report = read_report(Path(results) / f"{find(slug).slug}.json")
+    if report.scale is Scale.SMOKE:
+        raise UserError(f"the claims of {slug!r} were measured at smoke scale only")
+    seconds, cores = f"{report.seconds:.0f} s", report.hardware.get("cores")
+    lines = [
+        f"At `{report.scale}` scale, in {seconds} on {cores} cores; mean over the seeds "
+        f"({', '.join(map(str, report.seeds))}) ± their standard deviation.\n",
+        "| Claim | Metric | Bar | Measured | |",
+        "|---|---|---|---|---|",
+    ]
+    for claim in report.claims:
+        verdict = "holds" if claim.holds else "**does not hold**"
+        bar = f"{_SIGNS[claim.direction]} {claim.bar:.4g}"
+        cells = (claim.statement, claim.metric, bar, _measured(claim), verdict)
+        lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
 def _reports(folder: Path) -> dict[str, Report]:
     paths = (folder / f"{system.slug}.json" for system in systems())
     return {path.stem: read_report(path) for path in paths if path.exists()}
@@ -141,14 +169,18 @@ def _claims_section(report: Report) -> Iterator[str]:
     yield from map(_claim_row, report.claims)
 
 
-def _claim_row(claim: Claim) -> str:
+def _measured(claim: Claim) -> str:
     spread = f" ± {claim.spread:.2g}" if math.isfinite(claim.spread) else ""
+    return f"{claim.measured:.4g}{spread}"
+
+
+def _claim_row(claim: Claim) -> str:
     cells = (
         claim.statement,
         claim.paper_figure,
         claim.metric,
         f"{claim.direction} {claim.bar:.4g}",
-        f"{claim.measured:.4g}{spread}",
+        _measured(claim),
         ", ".join(map(str, claim.seeds)),
         ": ".join(filter(None, ("holds" if claim.holds else "**does not hold**", claim.reason))),
     )
