@@ -1,7 +1,7 @@
 """Tables of claims on the pages of systems, from the measurements themselves.
 
-A line ``<!-- claims: SLUG -->`` becomes the table of ``results/SLUG.json``, so that a page can never
-say something else than what was measured. A page of a system without a result fails the build.
+A line ``<!-- claims: SLUG -->`` becomes the table of ``results/SLUG.json``, so that a page never
+says something else than what was measured. A page of a system without a result fails the build.
 """
 
 from __future__ import annotations
