@@ -237,3 +237,8 @@ def test_columns_are_named_with_or_without_commas_in_their_names(value, names):
 )
 def test_budgets_are_read_as_people_write_them(text, seconds):
     assert parse_budget(text) == seconds
+
+
+def test_settings_are_refused_before_the_table_is_read(tmp_path):
+    with pytest.raises(UserError, match="unknown member 'exact'.*did you mean 'exact-gp'"):
+        understudy.fit(tmp_path / "missing.csv", "y", members=["exact"])

@@ -15,7 +15,7 @@ from understudy.core.progress import Listener
 from understudy.data.readers import read_table
 from understudy.data.table import Table, encode_new, prepare
 from understudy.models.tabular.fitted import FittedSurrogate
-from understudy.models.tabular.training import Unseen, split_table, train
+from understudy.models.tabular.training import Unseen, chosen_candidates, split_table, train
 
 
 def fit(
@@ -75,6 +75,10 @@ def fit(
         Where the table or an option cannot be used, with one sentence that says why.
     """
     seconds = parse_budget(budget)
+    model = FittedSurrogate(
+        budget=seconds, metric=metric, calibration=calibration, members=members, seed=seed
+    )
+    chosen_candidates(model)  # refuse what will not do before a long table is read
     source = str(Path(data).name) if isinstance(data, str | Path) else "DataFrame"
     frame = read_table(data) if isinstance(data, str | Path) else data
     columns = [str(name) for name in frame.columns]
@@ -86,9 +90,6 @@ def fit(
         drop_invalid,
     )
     table, unseen = _split(table, test, seed)
-    model = FittedSurrogate(
-        budget=seconds, metric=metric, calibration=calibration, members=members, seed=seed
-    )
     return train(model, table, unseen, listener, source)
 
 

@@ -62,7 +62,7 @@ class Candidate:
 
 PORTFOLIO: tuple[Candidate, ...] = (
     Candidate("polynomial", PolynomialSurrogate),
-    Candidate("exact-gp", ExactGP, lambda task: task.rows <= 10_000),
+    Candidate("exact-gp", ExactGP, lambda task: task.rows <= 5_000),
     Candidate(
         "smooth-gp",
         ExactGP,
@@ -70,7 +70,7 @@ PORTFOLIO: tuple[Candidate, ...] = (
         after="exact-gp",
         params=(("kernel", "rbf"),),
     ),
-    Candidate("sparse-gp", SparseGP, lambda task: task.rows > 10_000),
+    Candidate("sparse-gp", SparseGP, lambda task: task.rows > 5_000),
     Candidate("infinite-width", InfiniteWidthSurrogate, lambda task: task.rows <= 2_000),
     Candidate("deep-ensemble", DeepEnsemble),
     Candidate("boosting", BoostingSurrogate, lambda task: task.rows >= 40, costly=True),

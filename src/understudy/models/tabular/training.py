@@ -60,7 +60,7 @@ def train(
     source: str = "DataFrame",
 ) -> FittedSurrogate:
     """Fit the model to a prepared table and evaluate it on unseen rows."""
-    candidates = _candidates(model)
+    candidates = chosen_candidates(model)
     start = time.monotonic()
     report = _Reporter(listener, start, model.budget)
     table, calibration = _set_aside(table, model)
@@ -301,7 +301,8 @@ def _tested(model: FittedSurrogate, test: Unseen) -> pd.DataFrame:
     return held_out_table("test", test.rows, model.targets, test.Y, marginals, lower, upper)
 
 
-def _candidates(model: FittedSurrogate) -> list[Candidate]:
+def chosen_candidates(model: FittedSurrogate) -> list[Candidate]:
+    """Members of the portfolio that the settings name; settings that will not do are refused."""
     if model.metric not in METRICS:
         raise UserError(f"unknown metric {model.metric!r}; accepted are {', '.join(METRICS)}")
     if model.calibration not in CALIBRATIONS:
