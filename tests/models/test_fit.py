@@ -240,5 +240,5 @@ def test_budgets_are_read_as_people_write_them(text, seconds):
 
 
 def test_settings_are_refused_before_the_table_is_read(tmp_path):
-    with pytest.raises(UserError, match="unknown member 'exact'.*did you mean 'exact-gp'"):
+    with pytest.raises(UserError, match=r"unknown member 'exact'; did you mean 'exact-gp'"):
         understudy.fit(tmp_path / "missing.csv", "y", members=["exact"])

@@ -90,7 +90,8 @@ class Problem:
     @property
     def outcomes(self) -> tuple[str, ...]:
         """Names of all that a run must give: objectives first, then other constrained outcomes."""
-        named = [part.name for part in (*self.objectives, *self.constraints)]
+        named = [objective.name for objective in self.objectives]
+        named += [constraint.name for constraint in self.constraints]
         return tuple(dict.fromkeys(named))
 
     def feasible(self, values: Mapping[str, float]) -> bool:
