@@ -11,6 +11,10 @@ With a Gaussian likelihood and prior,
 where :math:`w_i` is 1 for the rows that a chain sees and 0 for the others, so that chains on
 different folds of a table, or under different priors, go together. Gradients are written out:
 they take two thirds of the time that autograd does on small networks.
+
+A `Joint` is a likelihood and a prior; priors over whole layers are in
+`understudy.nn.layer_priors`. `GaussianJoint` and `NoisyGaussianJoint` are those with
+:math:`N(0, \tau^2)` on every weight.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -88,6 +93,10 @@ class FlatMLP:
             bias.div_(math.sqrt(fed))
         return theta
 
+    def plain(self, theta: Tensor) -> Tensor:
+        """Weights (chains, dim) of the `FlatMLP` of the same sizes that is the same function."""
+        return theta
+
     def __call__(self, theta: Tensor, x: Tensor) -> Tensor:
         """Outputs (chains, n, o) at shared inputs (n, d) or one set a chain, (chains, n, d)."""
         return self._outputs(theta, x)[-1]
@@ -127,10 +136,170 @@ class FlatMLP:
         return output.detach(), lambda cotangent: torch.autograd.grad(output, leaf, cotangent)[0]
 
 
-def _log_prior(theta: Tensor, variance: Tensor) -> Tensor:
-    """Log density (chains,) of N(0, variance) weights, with its normaliser."""
-    squares = theta.square().sum(1)
-    return -0.5 * (squares / variance + theta.shape[1] * (_LOG_2PI + variance.log()))
+@dataclass(frozen=True)
+class ScaledMLP(FlatMLP):
+    r"""Multilayer perceptron whose weights are divided by the root of their fan-in.
+
+    .. math:: z = x W / \sqrt{n_{\text{in}}} + b
+
+    (the parameterisation of the neural tangent kernel), so that weights of order one make outputs
+    of order one at any width, and priors of layers are comparable.
+    """
+
+    def plain(self, theta: Tensor) -> Tensor:
+        """Weights (chains, dim) of the `FlatMLP` of the same sizes that is the same function."""
+        return theta * self._scale(theta)
+
+    def initial(
+        self,
+        chains: int,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float64,
+    ) -> Tensor:
+        """Weights (chains, dim) of functions that `FlatMLP.initial` would draw."""
+        theta = super().initial(chains, generator, dtype)
+        return theta / self._scale(theta)
+
+    def vjp(self, theta: Tensor, x: Tensor) -> tuple[Tensor, Pullback]:
+        """Outputs (chains, n, o), and what turns gradients in them into gradients in theta."""
+        scale = self._scale(theta)
+        output, pullback = super().vjp(theta * scale, x)
+        return output, lambda cotangent: pullback(cotangent).mul_(scale)
+
+    def __call__(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Outputs (chains, n, o) at shared inputs (n, d) or one set a chain, (chains, n, d)."""
+        return super().__call__(self.plain(theta), x)
+
+    def _scale(self, like: Tensor) -> Tensor:
+        """Factor (dim,) of each coordinate."""
+        scale = torch.ones(1, self.dim, dtype=like.dtype, device=like.device)
+        for (weight, _), fed in zip(self.layers(scale), self.sizes, strict=False):
+            weight.fill_(fed**-0.5)
+        return scale[0]
+
+
+# -- priors and likelihoods ---------------------------------------------------------------------
+
+
+class Prior(Protocol):
+    """Log density of weights with its gradient."""
+
+    def log_prob(self, theta: Tensor) -> Tensor:
+        """Log densities (chains,) at theta (chains, dim), differentiable in theta."""
+        ...
+
+    def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Log densities (chains,) at theta (chains, dim), and gradients (chains, dim)."""
+        ...
+
+
+@dataclass(frozen=True)
+class IsotropicPrior:
+    """Weights that are independent N(0, variance), with a variance for each chain.
+
+    Parameters
+    ----------
+    variance : Tensor (chains,)
+    """
+
+    variance: Tensor
+
+    def log_prob(self, theta: Tensor) -> Tensor:
+        """Log densities (chains,) at theta (chains, dim), differentiable in theta."""
+        squares = theta.square().sum(1)
+        return -0.5 * (squares / self.variance + theta.shape[1] * (_LOG_2PI + self.variance.log()))
+
+    def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Log densities (chains,) at theta (chains, dim), and gradients (chains, dim)."""
+        return self.log_prob(theta), -theta / self.variance.unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class DiagonalPrior:
+    """Weights that are independent and normal about zero, each with a variance of its own.
+
+    Parameters
+    ----------
+    variance : Tensor (dim,) or (chains, dim)
+    """
+
+    variance: Tensor
+
+    def log_prob(self, theta: Tensor) -> Tensor:
+        """Log densities (chains,) at theta (chains, dim), differentiable in theta."""
+        return self.value_and_gradient(theta)[0]
+
+    def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Log densities (chains,) at theta (chains, dim), and gradients (chains, dim)."""
+        gradient = -theta / self.variance
+        logs = (_LOG_2PI + self.variance.log()).sum(-1)
+        return 0.5 * ((theta * gradient).sum(1) - logs), gradient
+
+
+@dataclass(frozen=True)
+class GaussianLikelihood:
+    """Log likelihood of weights, with the noise variance given.
+
+    Parameters
+    ----------
+    network : FlatMLP
+    x : Tensor (n, d)
+    y : Tensor (n, m)
+    noise_variance : Tensor (chains,)
+    weight : Tensor (chains, n), optional
+        1 for the rows that a chain sees, 0 for the others; all by default.
+    """
+
+    network: FlatMLP
+    x: Tensor
+    y: Tensor
+    noise_variance: Tensor
+    weight: Tensor | None = None
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        """Log likelihoods (chains,) at theta (chains, dim), differentiable in theta."""
+        error = self.y - self.network(theta, self.x)
+        return self._value(error, error * self._precision())
+
+    def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Log likelihoods (chains,) at theta (chains, dim), and gradients (chains, dim)."""
+        output, pullback = self.network.vjp(theta, self.x)
+        error = self.y - output
+        scaled = error * self._precision()
+        return self._value(error, scaled), pullback(scaled)
+
+    def _precision(self) -> Tensor:
+        precision = 1.0 / self.noise_variance[:, None, None]
+        return precision if self.weight is None else self.weight.unsqueeze(2) * precision
+
+    def _value(self, error: Tensor, scaled: Tensor) -> Tensor:
+        rows = len(self.x) if self.weight is None else self.weight.sum(1)
+        constant = rows * self.y.shape[1] * (_LOG_2PI + self.noise_variance.log())
+        return -0.5 * ((error * scaled).sum((1, 2)) + constant)
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Log joint density of data and weights: a likelihood and a prior.
+
+    Parameters
+    ----------
+    likelihood : GaussianLikelihood
+    prior : Prior
+    """
+
+    likelihood: GaussianLikelihood
+    prior: Prior
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        """Log joint density (chains,) at theta (chains, dim), differentiable in theta."""
+        return self.likelihood(theta) + self.prior.log_prob(theta)
+
+    def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Log joint densities (chains,) and gradients (chains, dim)."""
+        value, gradient = self.likelihood.value_and_gradient(theta)
+        prior, pull = self.prior.value_and_gradient(theta)
+        return value + prior, gradient.add_(pull)
 
 
 @dataclass(frozen=True)
@@ -155,36 +324,180 @@ class GaussianJoint:
     weight: Tensor | None = None
 
     def __call__(self, theta: Tensor) -> Tensor:
-        """Log joint density (chains,) at theta (chains, dim)."""
-        error = self.y - self.network(theta, self.x)
-        return self._value(theta, error, error * self._precision())
+        """Log joint density (chains,) at theta (chains, dim), differentiable in theta."""
+        return self._joint(theta)
 
     def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Log joint densities (chains,) and gradients (chains, dim)."""
-        output, pullback = self.network.vjp(theta, self.x)
-        error = self.y - output
-        scaled = error * self._precision()
-        gradient = pullback(scaled)
-        gradient -= theta / self.prior_variance.unsqueeze(1)
-        return self._value(theta, error, scaled), gradient
+        return self._joint.value_and_gradient(theta)
 
-    def _precision(self) -> Tensor:
-        precision = 1.0 / self.noise_variance[:, None, None]
-        return precision if self.weight is None else self.weight.unsqueeze(2) * precision
+    @property
+    def _joint(self) -> Joint:
+        likelihood = GaussianLikelihood(
+            self.network, self.x, self.y, self.noise_variance, self.weight
+        )
+        return Joint(likelihood, IsotropicPrior(self.prior_variance))
 
-    def _value(self, theta: Tensor, error: Tensor, scaled: Tensor) -> Tensor:
-        rows = len(self.x) if self.weight is None else self.weight.sum(1)
-        constant = rows * self.y.shape[1] * (_LOG_2PI + self.noise_variance.log())
-        misfit = (error * scaled).sum((1, 2)) + constant
-        return -0.5 * misfit + _log_prior(theta, self.prior_variance)
+
+# -- estimates from some of the rows --------------------------------------------------------------
+
+
+class MinibatchLikelihood(Protocol):
+    """Log likelihood of weights, estimated from rows, for `understudy.sample.Minibatch`."""
+
+    @property
+    def network(self) -> FlatMLP:
+        """Architecture; its weights are the first coordinates of a position."""
+        ...
+
+    def value_and_gradient(self, position: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Estimates (chains,), and gradients (chains, dim), from rows ``chosen`` (chains, b)."""
+        ...
+
+
+@dataclass(frozen=True)
+class MinibatchGaussian:
+    """Gaussian likelihood with the noise variance given, estimated from some rows.
+
+    Parameters
+    ----------
+    network : FlatMLP
+    x : Tensor (n, d)
+    y : Tensor (n, m)
+    noise_variance : float
+    rows : LongTensor (chains, r)
+        Rows that each chain sees, then anything.
+    counts : LongTensor (chains,)
+        How many those are.
+    """
+
+    network: FlatMLP
+    x: Tensor
+    y: Tensor
+    noise_variance: float
+    rows: Tensor
+    counts: Tensor
+
+    def split(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights (..., dim) and log noise variances (..., m)."""
+        shape = (*position.shape[:-1], self.y.shape[1])
+        return position, position.new_full(shape, math.log(self.noise_variance))
+
+    def value_and_gradient(self, position: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Estimates (chains,) of the log likelihood and (chains, dim) of its gradient."""
+        at = self.rows.gather(1, chosen)
+        factor = (self.counts / chosen.shape[1]).to(position)[:, None, None]
+        output, pullback = self.network.vjp(position, self.x[at])
+        error = self.y[at] - output
+        scaled = error * (factor / self.noise_variance)
+        constant = self.counts * self.y.shape[1] * (_LOG_2PI + math.log(self.noise_variance))
+        return -0.5 * ((error * scaled).sum((1, 2)) + constant), pullback(scaled)
+
+
+@dataclass(frozen=True)
+class MinibatchSoftmax:
+    r"""Likelihood of classes, :math:`p(c \mid x) \propto e^{f_c(x)}`, estimated from some rows.
+
+    Parameters
+    ----------
+    network : FlatMLP
+    x : Tensor (n, d)
+    classes : LongTensor (n,)
+        Codes from 0 to the network's outputs less one.
+    """
+
+    network: FlatMLP
+    x: Tensor
+    classes: Tensor
+
+    def value_and_gradient(self, position: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Estimates (chains,) of the log likelihood and (chains, dim) of its gradient."""
+        output, pullback = self.network.vjp(position, self.x[chosen])
+        factor, true = len(self.x) / chosen.shape[1], self.classes[chosen].unsqueeze(2)
+        logs = output.log_softmax(2)
+        cotangent = logs.exp().neg_().scatter_add_(2, true, torch.ones_like(true).to(logs))
+        value = factor * logs.gather(2, true).sum((1, 2))
+        return value, pullback(cotangent.mul_(factor))
+
+
+@dataclass(frozen=True)
+class MinibatchNoisyGaussian:
+    r"""Gaussian likelihood with the logarithm of each output's noise variance as a last coordinate.
+
+    The prior of :math:`\log\sigma^2_j` is normal about :math:`\log` of ``noise_mean`` with variance
+    ``noise_spread``, and is part of the estimate.
+
+    Parameters
+    ----------
+    network : FlatMLP
+    x : Tensor (n, d)
+    y : Tensor (n, m)
+    rows : LongTensor (chains, r)
+        Rows that each chain sees, then anything.
+    counts : LongTensor (chains,)
+        How many those are.
+    noise_mean, noise_spread : float
+    """
+
+    network: FlatMLP
+    x: Tensor
+    y: Tensor
+    rows: Tensor
+    counts: Tensor
+    noise_mean: float = 1e-6
+    noise_spread: float = 0.01
+
+    def split(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights (..., dim) and log noise variances (..., m)."""
+        return position[..., : self.network.dim], position[..., self.network.dim :]
+
+    def value_and_gradient(self, position: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Estimates (chains,) of the log density of data and noise, and (chains, dim) gradients."""
+        theta, log_noise = self.split(position)
+        at = self.rows.gather(1, chosen)
+        factor = (self.counts / chosen.shape[1]).to(position)[:, None]
+        output, pullback = self.network.vjp(theta, self.x[at])
+        error = self.y[at] - output
+        scaled = error * (factor * (-log_noise).exp()).unsqueeze(1)
+        squares = (error * scaled).sum(1)
+        away = (log_noise - math.log(self.noise_mean)) / self.noise_spread
+        counts = self.counts.to(position)[:, None]
+        noise_gradient = 0.5 * (squares - counts) - away
+        value = -0.5 * (squares + counts * (_LOG_2PI + log_noise)).sum(1)
+        value = value - 0.5 * self.noise_spread * away.square().sum(1)
+        return value, torch.cat([pullback(scaled), noise_gradient], dim=1)
+
+
+@dataclass(frozen=True)
+class MinibatchJoint:
+    """Log joint density of data and weights, estimated from some rows of each chain.
+
+    Parameters
+    ----------
+    likelihood : MinibatchLikelihood
+    prior : Prior
+        Of the weights; whatever else is in a position is the likelihood's.
+    """
+
+    likelihood: MinibatchLikelihood
+    prior: Prior
+
+    def __call__(self, position: Tensor, chosen: Tensor) -> Tensor:
+        """Estimates (chains,) of the log joint density from rows ``chosen`` (chains, batch)."""
+        return self.value_and_gradient(position, chosen)[0]
+
+    def value_and_gradient(self, position: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Estimates (chains,) of the log joint density and (chains, dim) of its gradient."""
+        value, gradient = self.likelihood.value_and_gradient(position, chosen)
+        weights = self.likelihood.network.dim
+        prior, pull = self.prior.value_and_gradient(position[:, :weights])
+        gradient[:, :weights] += pull
+        return value + prior, gradient
 
 
 @dataclass(frozen=True)
 class NoisyGaussianJoint:
-    r"""Log joint density with the logarithm of each output's noise variance as a last coordinate.
-
-    The prior of :math:`\log\sigma^2_j` is normal about :math:`\log` of ``noise_mean`` with variance
-    ``noise_spread``. Estimated from some rows of each chain, for `understudy.sample.Minibatch`.
+    """`MinibatchNoisyGaussian` with N(0, prior_variance) weights.
 
     Parameters
     ----------
@@ -215,7 +528,7 @@ class NoisyGaussianJoint:
 
     def split(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """Weights (..., dim) and log noise variances (..., m)."""
-        return position[..., : self.network.dim], position[..., self.network.dim :]
+        return self._likelihood.split(position)
 
     def __call__(self, position: Tensor, chosen: Tensor) -> Tensor:
         """Estimates (chains,) of the log joint density from rows ``chosen`` (chains, batch)."""
@@ -223,18 +536,11 @@ class NoisyGaussianJoint:
 
     def value_and_gradient(self, position: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Estimates (chains,) of the log joint density and (chains, dim) of its gradient."""
-        theta, log_noise = self.split(position)
-        at = self.rows.gather(1, chosen)
-        factor = (self.counts / chosen.shape[1]).to(position)[:, None]
-        output, pullback = self.network.vjp(theta, self.x[at])
-        error = self.y[at] - output
-        scaled = error * (factor * (-log_noise).exp()).unsqueeze(1)
-        squares = (error * scaled).sum(1)
-        away = (log_noise - math.log(self.noise_mean)) / self.noise_spread
-        counts = self.counts.to(position)[:, None]
-        noise_gradient = 0.5 * (squares - counts) - away
-        weight_gradient = pullback(scaled) - theta / self.prior_variance.unsqueeze(1)
-        value = -0.5 * (squares + counts * (_LOG_2PI + log_noise)).sum(1)
-        value = value + _log_prior(theta, self.prior_variance)
-        value = value - 0.5 * self.noise_spread * away.square().sum(1)
-        return value, torch.cat([weight_gradient, noise_gradient], dim=1)
+        prior = IsotropicPrior(self.prior_variance)
+        return MinibatchJoint(self._likelihood, prior).value_and_gradient(position, chosen)
+
+    @property
+    def _likelihood(self) -> MinibatchNoisyGaussian:
+        return MinibatchNoisyGaussian(
+            self.network, self.x, self.y, self.rows, self.counts, self.noise_mean, self.noise_spread
+        )
