@@ -22,6 +22,11 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 EXAMPLES = ["README.md", "docs/quickstart.md"]
+PAGES = [
+    page
+    for page in sorted((ROOT / "docs").rglob("*.md"))
+    if str(page.relative_to(ROOT)) not in EXAMPLES and "```python\n" in page.read_text()
+]
 HEAVY = {
     "torch",
     "pandas",
@@ -181,3 +186,10 @@ def test_python_examples_run(document: str, tmp_path: Path) -> None:
     done = run("\n".join(code_blocks(ROOT / document, "python")), tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "beam.us").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_the_python_of_a_page_runs(page: Path, tmp_path: Path) -> None:
+    done = run("\n".join(code_blocks(page, "python")), tmp_path)
+    assert done.returncode == 0, done.stderr
