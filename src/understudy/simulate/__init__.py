@@ -3,6 +3,10 @@
 - :class:`Ishigami`, :class:`Borehole`, :class:`WingWeight`, :class:`OTLCircuit`, :class:`Piston`,
   :class:`Friedman`, :class:`Hartmann6`: closed forms with known facts.
 - :class:`Projectile`: flight with drag, an ordinary differential equation with four outputs.
+- :mod:`understudy.simulate.objectives`: what searches are compared on, with optima and reference
+  points: :class:`Branin`, :class:`Ackley`, :class:`BraninCurrin`, :class:`DTLZ1`, :class:`DTLZ5`,
+  :class:`NetworkDraw`, :class:`PolynomialDraw`, :class:`PestControl`, :class:`OilSorbent`.
+- :mod:`understudy.simulate.brusselator`: patterns of a reaction with diffusion.
 - :mod:`understudy.simulate.battery`: lithium-ion cells (extra ``battery``).
 """
 
