@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from understudy.core.errors import UserError
+from understudy.nn.closed_moments import erf_moment
 from understudy.nn.criticality import UniversalityClass, find_critical_point
 from understudy.nn.gaussian_expectation import (
     Activation,
@@ -17,7 +18,6 @@ from understudy.nn.gaussian_expectation import (
     moments,
     quadrature,
 )
-from understudy.nn.infinite_width import erf_moment
 from understudy.nn.signal_propagation import SignalPropagation
 
 

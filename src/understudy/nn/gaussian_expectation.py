@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from understudy.core.errors import UserError
-from understudy.nn.infinite_width import relu_moment
+from understudy.nn.closed_moments import relu_moment
 
 _NODES_PER_PANEL = 16
 _CUT = 12.0

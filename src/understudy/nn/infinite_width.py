@@ -1,113 +1,41 @@
-r"""Infinitely wide Bayesian networks are Gaussian processes: their kernels in closed form.
+r"""Kernels of infinitely wide networks: at initialisation (NNGP) and in training (NTK).
 
-Neal (1996), Cho & Saul (2009), Lee et al. (2018, arXiv 1711.00165); as a surrogate for Bayesian
-optimisation, "I-BNN", Li et al. (2024, arXiv 2305.20028). For a fully connected network whose
-weights are :math:`N(0, \sigma_w^2/\text{fan-in})` and biases :math:`N(0, \sigma_b^2)`, the
-covariance of a unit before its activation starts from
+Neal (1996), Cho & Saul (2009), Lee et al. (2018, arXiv 1711.00165), Jacot et al. (2018, arXiv
+1806.07572); as a surrogate for Bayesian optimisation, "I-BNN", Li et al. (2024, arXiv 2305.20028).
+For a fully connected network whose weights are :math:`N(0, \sigma_w^2/\text{fan-in})` and biases
+:math:`N(0, \sigma_b^2)`, the covariance of a unit before its activation starts from
 
-.. math:: k_0(x, x') = \sigma_b^2 + \sigma_w^2 \frac{x^\top x'}{d}
+.. math:: k_0(x, x') = \sigma_b^2 + \sigma_w^2 \frac{x^\top x'}{d}, \qquad \Theta_0 = k_0
 
-and passes each hidden layer :math:`\phi` by :math:`k_{l+1} = \sigma_b^2 + \sigma_w^2\,
-E[\phi(u)\phi(u')]`, :math:`(u, u') \sim N(0, k_l)`, where, with :math:`c = k(x, x') /
-\sqrt{k(x, x)\, k(x', x')} = \cos\theta`,
+and passes each hidden layer by
 
-.. math:: E[\phi\phi'] = \frac{1}{2\pi} \sqrt{k(x, x)\, k(x', x')}
-          \left(\sin\theta + (\pi - \theta) \cos\theta\right) \quad \text{(ReLU)},
+.. math:: k_{l+1} = \sigma_b^2 + \sigma_w^2\, E[\phi(u)\phi(u')] + \gamma^2 k_l, \qquad
+          (u, u') \sim N(0, k_l),
+.. math:: \Theta_{l+1} = \sigma_b^2 + \sigma_w^2\, E[\phi(u)\phi(u')]
+          + (\sigma_w^2\, E[\dot\phi(u)\dot\phi(u')] + \gamma^2)\, \Theta_l
 
-.. math:: E[\phi\phi'] = \frac2\pi \arcsin \frac{2 k(x, x')}
-          {\sqrt{(1 + 2 k(x, x))(1 + 2 k(x', x'))}} \quad \text{(erf)}.
+with the expectations of `understudy.nn.pair_moments`, for any activation. The coefficient
+:math:`\gamma` of a skip connection, :math:`z_{l+1} = \gamma z_l + b + W\phi(z_l)`, is 0 in a plain
+network and 1 in a dense residual network; the read-out, which is the last of these layers, has
+none. The tangent kernel is that of the parameterisation in which weights are standard normal and
+scaled in the forward pass, as in neural-tangents. Convolutional networks are not covered.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from gpytorch.constraints import Positive
 from gpytorch.kernels import Kernel
-from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch import Tensor, nn
 
+from understudy.core.errors import UserError
+from understudy.nn.gaussian_expectation import Activation
+from understudy.nn.pair_moments import pair_moments
 
-class _RectifiedMoment(torch.autograd.Function):
-    r"""ReLU's :math:`E[\phi\phi']` of k(x, x'), k(x, x) and k(x', x'), which broadcast.
-
-    Its derivatives, :math:`(\pi - \theta)/2\pi` and :math:`\sin\theta \sqrt{k(x', x')/k(x, x)} /
-    4\pi`, are finite where the points coincide, unlike those of arccos.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, k: Tensor, k1: Tensor, k2: Tensor) -> Tensor:
-        norm = (k1 * k2).sqrt()
-        cosine = (k / norm).clamp(-1.0, 1.0)
-        angle = torch.acos(cosine)
-        sine = (1.0 - cosine.square()).sqrt()
-        ctx.save_for_backward(angle, sine, k1, k2)
-        return norm * (sine + (math.pi - angle) * cosine) / (2.0 * math.pi)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        angle, sine, k1, k2 = ctx.saved_tensors
-        across = gradient * (math.pi - angle) / (2.0 * math.pi)
-        shared = gradient * sine / (4.0 * math.pi)
-        ratio = (k2 / k1).sqrt()
-        return (
-            across,
-            (shared * ratio).sum_to_size(k1.shape),
-            (shared / ratio).sum_to_size(k2.shape),
-        )
-
-
-class _ErrorFunctionMoment(torch.autograd.Function):
-    r"""erf's :math:`E[\phi\phi']`.
-
-    With :math:`r^2 = (1 + 2k(x, x))(1 + 2k(x', x')) - 4k(x, x')^2`, the derivative in k(x, x') is
-    :math:`4/(\pi r)`.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, k: Tensor, k1: Tensor, k2: Tensor) -> Tensor:
-        a, b = 1.0 + 2.0 * k1, 1.0 + 2.0 * k2
-        ctx.save_for_backward(k, a, b)
-        return torch.asin((2.0 * k / (a * b).sqrt()).clamp(-1.0, 1.0)) * (2.0 / math.pi)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        k, a, b = ctx.saved_tensors
-        root = (a * b - 4.0 * k.square()).clamp_min(1e-30).sqrt()
-        across = gradient * 4.0 / (math.pi * root)
-        return (
-            across,
-            (-across * k / a).sum_to_size(a.shape),
-            (-across * k / b).sum_to_size(b.shape),
-        )
-
-
-def relu_moment(k: Tensor, k1: Tensor, k2: Tensor) -> Tensor:
-    """Return E[relu(u) relu(u')] for covariance k and variances k1, k2, which broadcast."""
-    return _RectifiedMoment.apply(k, k1, k2)
-
-
-def erf_moment(k: Tensor, k1: Tensor, k2: Tensor) -> Tensor:
-    """Return E[erf(u) erf(u')] for covariance k and variances k1, k2, which broadcast."""
-    return _ErrorFunctionMoment.apply(k, k1, k2)
-
-
-def _relu_variance(k: Tensor) -> Tensor:
-    return 0.5 * k
-
-
-def _erf_variance(k: Tensor) -> Tensor:
-    return torch.asin(2.0 * k / (1.0 + 2.0 * k)) * (2.0 / math.pi)
-
-
-ACTIVATIONS: dict[
-    str, tuple[Callable[[Tensor, Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]]
-] = {"relu": (relu_moment, _relu_variance), "erf": (erf_moment, _erf_variance)}
+ActivationLike = str | nn.Module | Activation
+"""A name of `understudy.nn.gaussian_expectation.NAMED`, or an elementwise activation."""
 
 
 def propagate(
@@ -115,11 +43,13 @@ def propagate(
     k1: Tensor,
     k2: Tensor,
     depth: int,
-    activation: str,
+    activation: ActivationLike,
     weight_variance: Tensor,
     bias_variance: Tensor,
+    skip: float = 0.0,
+    tangent: bool = False,
 ) -> Tensor:
-    """Pass a covariance through hidden layers.
+    r"""Pass a covariance through hidden layers.
 
     Parameters
     ----------
@@ -129,29 +59,39 @@ def propagate(
         Variances of the p and of the q points there.
     depth : int
         Hidden layers.
-    activation : {"relu", "erf"}
+    activation : str, Module, callable or Activation
     weight_variance, bias_variance : Tensor, broadcastable to (*batch, 1, 1)
+    skip : float
+        Coefficient :math:`\gamma` of the skip connections.
+    tangent : bool
+        The tangent kernel :math:`\Theta` instead of the covariance.
 
     Returns
     -------
     Tensor (*batch, p, q)
-        Covariances of the output.
+        Covariances, or tangent kernel, of the output.
     """
-    moment, variance = ACTIVATIONS[activation]
-    for _ in range(depth):
-        k = bias_variance + weight_variance * moment(k, k1, k2)
-        k1 = bias_variance + weight_variance * variance(k1)
-        k2 = bias_variance + weight_variance * variance(k2)
-    return k
+    moments, theta = pair_moments(activation), k
+    for layer in range(depth):
+        carried = skip**2 if layer < depth - 1 else 0.0
+        fresh = bias_variance + weight_variance * moments.value(k, k1, k2)
+        if tangent:
+            theta = fresh + (weight_variance * moments.slope(k, k1, k2) + carried) * theta
+        k = fresh + carried * k if carried else fresh
+        k1 = bias_variance + weight_variance * moments.square(k1) + carried * k1
+        k2 = bias_variance + weight_variance * moments.square(k2) + carried * k2
+    return theta if tangent else k
 
 
 def nngp(
     A: Tensor,
     B: Tensor,
     depth: int,
-    activation: str,
+    activation: ActivationLike,
     weight_variance: Tensor,
     bias_variance: Tensor,
+    skip: float = 0.0,
+    tangent: bool = False,
 ) -> Tensor:
     """Kernel of an infinitely wide network, differentiable in everything.
 
@@ -159,7 +99,7 @@ def nngp(
     ----------
     A, B : Tensor (*batch, p, d), (*batch, q, d)
         Inputs.
-    depth, activation, weight_variance, bias_variance
+    depth, activation, weight_variance, bias_variance, skip, tangent
         As in `propagate`.
 
     Returns
@@ -170,18 +110,46 @@ def nngp(
     k1 = bias_variance + scale * A.square().sum(-1, keepdim=True)
     k2 = bias_variance + scale * B.square().sum(-1).unsqueeze(-2)
     k = bias_variance + scale * (A @ B.mT)
-    return propagate(k, k1, k2, depth, activation, weight_variance, bias_variance)
+    layers = (depth, activation, weight_variance, bias_variance, skip, tangent)
+    return propagate(k, k1, k2, *layers)
+
+
+def ntk(
+    A: Tensor,
+    B: Tensor,
+    depth: int,
+    activation: ActivationLike,
+    weight_variance: Tensor,
+    bias_variance: Tensor,
+    skip: float = 0.0,
+) -> Tensor:
+    """Tangent kernel (*batch, p, q) of an infinitely wide network; parameters as of `nngp`.
+
+    That of ReLU has a cusp where points coincide; its gradient there is zero.
+    """
+    return nngp(A, B, depth, activation, weight_variance, bias_variance, skip, tangent=True)
 
 
 def nngp_variance(
-    A: Tensor, depth: int, activation: str, weight_variance: Tensor, bias_variance: Tensor
+    A: Tensor,
+    depth: int,
+    activation: ActivationLike,
+    weight_variance: Tensor,
+    bias_variance: Tensor,
+    skip: float = 0.0,
+    tangent: bool = False,
 ) -> Tensor:
     """Diagonal (*batch, p) of `nngp` of A (*batch, p, d); variances broadcast to (*batch, 1)."""
+    moments = pair_moments(activation)
     k = bias_variance + weight_variance * A.square().sum(-1) / A.shape[-1]
-    variance = ACTIVATIONS[activation][1]
-    for _ in range(depth):
-        k = bias_variance + weight_variance * variance(k)
-    return k
+    theta = k
+    for layer in range(depth):
+        carried = skip**2 if layer < depth - 1 else 0.0
+        fresh = bias_variance + weight_variance * moments.square(k)
+        if tangent:
+            theta = fresh + (weight_variance * moments.slope_square(k) + carried) * theta
+        k = fresh + carried * k if carried else fresh
+    return theta if tangent else k
 
 
 class NNGPKernel(Kernel):
@@ -191,12 +159,17 @@ class NNGPKernel(Kernel):
     ----------
     depth : int
         Hidden layers; 3 in Li et al. (2024).
-    activation : {"relu", "erf"}
+    activation : str, Module, callable or Activation
+        A name such as ``"relu"``, ``"erf"``, ``"tanh"`` or ``"gelu"``, or anything elementwise.
     weight_variance, bias_variance : float
         Starting values; 10 and 1.3 in Li et al. (2024), with a bias of 1.6 for many inputs.
     learnable : bool
         Whether the variances are parameters; the paper keeps them fixed.
+    skip : float
+        Coefficient of the skip connections: 1 for a dense residual network.
     """
+
+    tangent = False
 
     has_lengthscale = False
     is_stationary = False
@@ -204,21 +177,20 @@ class NNGPKernel(Kernel):
     def __init__(
         self,
         depth: int = 3,
-        activation: str = "relu",
+        activation: ActivationLike = "relu",
         weight_variance: float = 10.0,
         bias_variance: float = 1.3,
         learnable: bool = True,
+        skip: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if depth < 0 or activation not in ACTIVATIONS:
-            accepted = ", ".join(ACTIVATIONS)
-            raise ValueError(
-                f"depth must be at least 0 and activation one of {accepted}, "
-                f"got {depth} and {activation!r}"
-            )
+        if depth < 0:
+            raise UserError(f"depth must be at least 0 hidden layers, got {depth}")
+        pair_moments(activation)  # refuses what is no activation
         self.depth = depth
         self.activation = activation
+        self.skip = skip
         for name, value in (("weight", weight_variance), ("bias", bias_variance)):
             raw = torch.nn.Parameter(torch.zeros(*self.batch_shape, 1, 1), learnable)
             self.register_parameter(f"raw_{name}_variance", raw)
@@ -257,12 +229,17 @@ class NNGPKernel(Kernel):
     def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **params: Any) -> Tensor:
         """Covariances (*batch, p, q) of x1 (*batch, p, d) with x2, or their diagonal."""
         weight, bias = self.weight_variance, self.bias_variance
+        layers, rest = (self.depth, self.activation), (self.skip, self.tangent)
         if not diag:
-            return nngp(x1, x2, self.depth, self.activation, weight, bias)
+            return nngp(x1, x2, *layers, weight, bias, *rest)
         if torch.equal(x1, x2):
-            return nngp_variance(
-                x1, self.depth, self.activation, weight.squeeze(-1), bias.squeeze(-1)
-            )
+            return nngp_variance(x1, *layers, weight.squeeze(-1), bias.squeeze(-1), *rest)
         pairs = (x1.unsqueeze(-2), x2.unsqueeze(-2))
         inner = (weight.unsqueeze(-1), bias.unsqueeze(-1))
-        return nngp(*pairs, self.depth, self.activation, *inner)[..., 0, 0]
+        return nngp(*pairs, *layers, *inner, *rest)[..., 0, 0]
+
+
+class NTKKernel(NNGPKernel):
+    """GPyTorch kernel of an infinitely wide network in training; parameters as of `NNGPKernel`."""
+
+    tangent = True
