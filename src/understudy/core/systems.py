@@ -164,6 +164,15 @@ _SYSTEMS = (
             "A weight prior fitted so that the network's functions look like a chosen Gaussian "
             "process replaces priors tuned by hand."
         ),
+        classes=(
+            "understudy.models.tabular.functional_prior.FunctionalPriorMatcher",
+            "understudy.models.tabular.functional_prior.FunctionalPrior",
+            "understudy.models.tabular.bnn_classifier.BNNClassifier",
+            "understudy.nn.layer_priors.GaussianLayerPrior",
+            "understudy.nn.layer_priors.HierarchicalLayerPrior",
+            "understudy.nn.layer_priors.PlanarFlowLayerPrior",
+        ),
+        reproduction="understudy.reproduce.functional_prior",
     ),
     System(
         slug="learned-proximal-networks",

@@ -132,7 +132,7 @@ class FlatMLP:
     def _vjp_by_autograd(self, theta: Tensor, x: Tensor) -> tuple[Tensor, Pullback]:
         with torch.enable_grad():
             leaf = theta.detach().requires_grad_()
-            output = self(leaf, x)
+            output = self._outputs(leaf, x)[-1]
         return output.detach(), lambda cotangent: torch.autograd.grad(output, leaf, cotangent)[0]
 
 

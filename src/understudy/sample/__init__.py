@@ -2,6 +2,7 @@
 
 - :class:`HMC`: Hamiltonian Monte Carlo with dual averaging.
 - :class:`SGHMC`: adaptive stochastic-gradient Hamiltonian Monte Carlo.
+- :class:`Gibbs`: SGHMC by turns with exact draws of auxiliary variables.
 - :class:`SGLD` with :class:`ConstantSteps` or :class:`CyclicalSteps`: Langevin dynamics.
 - :func:`sample`, :func:`resume`, :class:`Plan`, :class:`Chains`: run one, go on with it, keep it.
 - :func:`maximise`: a warm start. :class:`Minibatch`: a density seen through a few rows at a time.
@@ -11,6 +12,7 @@
 from understudy.sample.chains import Chains, CyclicalPlan, Plan, resume, sample
 from understudy.sample.density import Minibatch, value_and_gradient
 from understudy.sample.diagnostics import Diagnostics, diagnose, e_bfmi
+from understudy.sample.gibbs import Gibbs
 from understudy.sample.hmc import HMC
 from understudy.sample.sghmc import SGHMC
 from understudy.sample.sgld import SGLD, ConstantSteps, CyclicalSteps
@@ -25,6 +27,7 @@ __all__ = [
     "CyclicalPlan",
     "CyclicalSteps",
     "Diagnostics",
+    "Gibbs",
     "Minibatch",
     "Plan",
     "diagnose",

@@ -14,6 +14,8 @@ Choices of ours where the paper and its code leave them open or differ:
   grid is {0.1, 1, 10} x {0.01, 0.1, 1}, and its chains have a fifth of the steps: the paper's code
   does not contain its own.
 - The marginal predictive is the mixture over samples rather than a Gaussian of its moments.
+- A ``prior`` may take the place of :math:`N(0, \tau^2)`; see
+  `understudy.models.tabular.functional_prior`.
 """
 
 from __future__ import annotations
@@ -27,10 +29,10 @@ import torch
 from torch import Tensor
 
 from understudy.core.errors import UserError
+from understudy.models.tabular.functional_prior import PriorChoice
 from understudy.models.tabular.sampled_network import (
     LEAST_ROWS,
     NOISE_VARIANCES,
-    PRIOR_VARIANCES,
     Choice,
     Problems,
     SampledNetwork,
@@ -38,7 +40,7 @@ from understudy.models.tabular.sampled_network import (
     best_of_grid,
     log_score,
 )
-from understudy.nn.bayesian_mlp import FlatMLP, GaussianJoint
+from understudy.nn.bayesian_mlp import FlatMLP, GaussianLikelihood, Joint
 from understudy.sample.chains import Chains, Plan, sample
 from understudy.sample.hmc import HMC
 from understudy.sample.warm_start import maximise
@@ -56,6 +58,10 @@ class HMCSurrogate(SampledNetwork):
     hidden : tuple of int
         Widths of the hidden layers; (128, 128, 128) as in the paper's low-dimensional problems.
     activation : str
+    prior : str, dict, FunctionalPrior or LayerPrior, optional
+        Instead of a variance: ``"functional"`` and its kin are matched to a Gaussian process,
+        ``"fixed"`` is N(0, 1) on weights in units of their fan-in; see
+        `understudy.models.tabular.functional_prior.PRIORS`.
     prior_variance, noise_variance : float, optional
         Of every weight, and of an observation in units of the outputs' variance; chosen from a
         grid by default.
@@ -82,6 +88,7 @@ class HMCSurrogate(SampledNetwork):
         *,
         hidden: tuple[int, ...] = (128, 128, 128),
         activation: str = "tanh",
+        prior: PriorChoice | None = None,
         prior_variance: float | None = None,
         noise_variance: float | None = None,
         chains: int = 1,
@@ -97,6 +104,7 @@ class HMCSurrogate(SampledNetwork):
     ) -> None:
         self.hidden = hidden
         self.activation = activation
+        self.prior = prior
         self.prior_variance = prior_variance
         self.noise_variance = noise_variance
         self.chains = chains
@@ -123,17 +131,20 @@ class HMCSurrogate(SampledNetwork):
                 raise UserError(f"{name} must be positive, got {value}")
 
     def _standardised(self, U: Tensor) -> tuple[Tensor, Tensor]:
+        if self.prior is not None:
+            return super()._standardised(U)
         return torch.zeros_like(U[0]), torch.ones_like(U[0])
 
-    def _sample(self, network: FlatMLP, problems: Problems) -> tuple[list[Samples], bool]:
+    def _sample(
+        self, network: FlatMLP, problems: Problems, seconds: float | None
+    ) -> tuple[list[Samples], bool]:
         start = time.perf_counter()
-        choice, interrupted = self._chosen(network, problems)
-        share = 1.0
-        if self.max_seconds is not None:
-            share = 1.0 - (time.perf_counter() - start) / self.max_seconds
+        choice, interrupted = self._chosen(network, problems, seconds)
+        if seconds is not None:
+            seconds = max(seconds - time.perf_counter() + start, 0.1 * seconds)
         plan = Plan(self.burn_in, 1 if interrupted else self.samples)
         steps = 0 if interrupted else self.warm_start_steps
-        found = self._run(network, problems, choice, self.chains, plan, steps, max(share, 0.1))
+        found = self._run(network, problems, choice, self.chains, plan, steps, seconds)
         draws = found.draws if found.kept else found.state.position.unsqueeze(0)
         by_problem = draws.unflatten(1, (len(problems), self.chains)).transpose(0, 1)
         samples = [
@@ -144,9 +155,11 @@ class HMCSurrogate(SampledNetwork):
         self.prior_variance_, self.noise_variance_ = float(choice.prior[0]), float(choice.noise[0])
         return samples, interrupted or found.interrupted
 
-    def _chosen(self, network: FlatMLP, problems: Problems) -> tuple[Choice, bool]:
+    def _chosen(
+        self, network: FlatMLP, problems: Problems, seconds: float | None
+    ) -> tuple[Choice, bool]:
         """Variances for each problem, from the grid if they are not given."""
-        priors = PRIOR_VARIANCES if self.prior_variance is None else (self.prior_variance,)
+        priors = self._prior_variances()
         noises = NOISE_VARIANCES if self.noise_variance is None else (self.noise_variance,)
         grid = list(product(priors, noises))
         few = int(problems.inside.sum(1).min()) < LEAST_ROWS
@@ -159,7 +172,8 @@ class HMCSurrogate(SampledNetwork):
         every = Choice(pairs[:, 0], pairs[:, 1])
         plan = Plan(round(_SEARCH_SHARE * self.burn_in), max(2, int(_SEARCH_SHARE * self.samples)))
         steps = round(_SEARCH_SHARE * self.warm_start_steps)
-        found = self._run(network, repeated, every, 1, plan, steps, _SEARCH_SECONDS)
+        share = None if seconds is None else _SEARCH_SECONDS * seconds
+        found = self._run(network, repeated, every, 1, plan, steps, share)
         positions = found.kept or [found.state.position]
         values = torch.stack([network(theta, kept.x) for theta in positions])
         noise = every.noise[:, None].expand(len(values), -1, kept.y.shape[1])
@@ -174,24 +188,25 @@ class HMCSurrogate(SampledNetwork):
         chains: int,
         plan: Plan,
         warm_start_steps: int,
-        share: float,
+        seconds: float | None,
     ) -> Chains:
         """Warm start and chains, those of one problem together."""
         generator = torch.Generator().manual_seed(self.seed)
         inside = problems.inside.repeat_interleave(chains, 0)
-        target = GaussianJoint(
+        likelihood = GaussianLikelihood(
             network,
             problems.x,
             problems.y,
-            choice.prior.repeat_interleave(chains),
             choice.noise.repeat_interleave(chains),
             None if bool(inside.all()) else inside.to(problems.x),
         )
-        begin, limit = time.perf_counter(), self.max_seconds
+        prior = self._prior_density(choice.prior.repeat_interleave(chains))
+        target = Joint(likelihood, prior)
+        begin = time.perf_counter()
         theta = network.initial(len(inside), generator, problems.x.dtype)
-        seconds = None if limit is None else _WARM_SECONDS * share * limit
-        theta = maximise(target, theta, warm_start_steps, max_seconds=seconds)
-        left = None if limit is None else max(share * limit - time.perf_counter() + begin, 1e-3)
+        warm = None if seconds is None else _WARM_SECONDS * seconds
+        theta = maximise(target, theta, warm_start_steps, max_seconds=warm)
+        left = None if seconds is None else max(seconds - time.perf_counter() + begin, 1e-3)
         sampler = HMC(self.step_size, self.path_length, jitter=self.jitter, mass=self.mass)
         found = sample(sampler, target, theta, plan, generator, left)
         return replace(found, kept=found.kept[-plan.samples :])

@@ -12,12 +12,17 @@ kept, and its shape nearly.
 
 Networks that miss a fold are further chains of the same batch, so cross-validation of a small table
 costs little more than arithmetic.
+
+With a ``prior`` of its own (see `understudy.models.tabular.functional_prior`), a network has
+layers :math:`x W / \sqrt{n_{\text{in}}} + b`, sees standardised inputs, and samples are kept as
+weights without that scale. A prior is matched on inputs alone; the folds of a table share it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,7 +32,13 @@ from understudy.core.errors import UserError
 from understudy.core.posterior import FunctionSamplePosterior
 from understudy.core.predictive import Predictive
 from understudy.core.surrogate import Surrogate
-from understudy.nn.bayesian_mlp import FlatMLP
+from understudy.models.tabular.functional_prior import (
+    FunctionalPrior,
+    PriorChoice,
+    layer_prior,
+)
+from understudy.nn.bayesian_mlp import FlatMLP, IsotropicPrior, Prior, ScaledMLP
+from understudy.nn.layer_priors import LayerPrior, restored
 from understudy.nn.mlp import ACTIVATIONS
 
 if TYPE_CHECKING:
@@ -41,6 +52,11 @@ PRIOR_VARIANCES = (0.1, 1.0, 10.0)
 NOISE_VARIANCES = (0.01, 0.1, 1.0)
 LEAST_ROWS = 5
 """Rows from which a held-out fifth can choose hyperparameters."""
+
+GIVEN = "given"
+"""What a file says of a prior that was an object; its tensors are there."""
+
+_MATCH_SECONDS = 0.3  # of the time, for a prior that is matched
 
 BATCHED_ELEMENTS = 4_000_000
 """Activations of all networks up to which the folds of a table are one batch."""
@@ -155,7 +171,7 @@ def merged(loc: Tensor, variance: Tensor, most: int = COMPONENTS) -> Predictive:
 class SampledNetwork(Surrogate):
     """A Bayesian neural network by samples; a subclass writes `_sample`.
 
-    ``_sample(network, problems)`` returns the `Samples` of each problem and whether it was
+    ``_sample(network, problems, seconds)`` returns the `Samples` of each problem and whether it was
     interrupted.
     """
 
@@ -163,16 +179,37 @@ class SampledNetwork(Surrogate):
 
     hidden: tuple[int, ...]
     activation: str
+    prior: PriorChoice | None
+    prior_variance: float | None
+    max_seconds: float | None
     seed: int
 
-    def _sample(self, network: FlatMLP, problems: Problems) -> tuple[list[Samples], bool]:
+    def _sample(
+        self, network: FlatMLP, problems: Problems, seconds: float | None
+    ) -> tuple[list[Samples], bool]:
         raise NotImplementedError
 
     def _standardised(self, U: Tensor) -> tuple[Tensor, Tensor]:
         """Shift and spread (d,) of the inputs that the networks see."""
-        raise NotImplementedError
+        spread = U.std(0)
+        return U.mean(0), torch.where(spread > 1e-12, spread, torch.ones_like(spread))
+
+    def _prior_variances(self) -> tuple[float, ...]:
+        """Variances of weights to choose from; a prior of its own leaves no choice."""
+        if self.prior is not None:
+            return (1.0,)
+        return PRIOR_VARIANCES if self.prior_variance is None else (self.prior_variance,)
+
+    def _prior_density(self, variance: Tensor) -> Prior:
+        """Prior of the weights of chains with these variances (chains,)."""
+        return IsotropicPrior(variance) if self.prior_ is None else self.prior_.frozen()
 
     def _check(self) -> None:
+        if self.prior is not None and self.prior_variance is not None:
+            raise UserError(
+                "prior_variance is of the prior that is taken when no other is named: give either "
+                "prior or prior_variance"
+            )
         if self.activation not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise UserError(f"activation must be one of {known}, got {self.activation!r}")
@@ -206,7 +243,16 @@ class SampledNetwork(Surrogate):
         self._shift, self._spread = self._standardised(U)
         network = self._network(U.shape[1], Z.shape[1])
         problems = Problems((U - self._shift) / self._spread, Z, inside)
-        samples, interrupted = self._sample(network, problems)
+        begin, seconds = time.perf_counter(), self.max_seconds
+        self.prior_: LayerPrior | None = None
+        if self.prior is not None:
+            network = ScaledMLP(network.sizes, network.activation)
+            share = None if seconds is None else _MATCH_SECONDS * seconds
+            self.prior_ = layer_prior(self.prior, network, problems.x, self.seed, share)
+        if seconds is not None:
+            seconds = max(seconds - time.perf_counter() + begin, 1e-3)
+        samples, interrupted = self._sample(network, problems, seconds)
+        samples = [replace(own, theta=network.plain(own.theta)) for own in samples]
         self._samples = samples[0]
         if interrupted:
             raise KeyboardInterrupt
@@ -236,14 +282,32 @@ class SampledNetwork(Surrogate):
         noise = self._samples.noise.mean(0).expand(values.shape[1:])
         return FunctionSamplePosterior(values, noise if observation_noise else None)
 
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return the fitted surrogate as JSON-able parameters and named tensors."""
+        head, tensors = super().state()
+        if isinstance(self.prior, FunctionalPrior):
+            head["params"]["prior"] = asdict(self.prior)
+        if isinstance(self.prior, LayerPrior):
+            head["params"]["prior"] = GIVEN
+        return head, tensors
+
     def _state(self) -> dict[str, Tensor]:
+        prior = {} if self.prior_ is None else self.prior_.state_dict()
         return {
             "shift": self._shift,
             "spread": self._spread,
             "theta": self._samples.theta,
             "noise": self._samples.noise,
+            **{f"prior.{name}": value.clone() for name, value in prior.items()},
         }
 
     def _load(self, state: dict[str, Tensor]) -> None:
         self._shift, self._spread = state["shift"], state["spread"]
         self._samples = Samples(state["theta"], state["noise"])
+        prior = {k.removeprefix("prior."): v for k, v in state.items() if k.startswith("prior.")}
+        self.prior_ = None
+        if prior:
+            plain = self._network(len(self._shift), self._samples.noise.shape[1])
+            self.prior_ = restored(ScaledMLP(plain.sizes, plain.activation), prior)
+        if self.prior == GIVEN:
+            self.prior = self.prior_

@@ -11,7 +11,10 @@ it.
 :math:`\tau^2` is the one of {0.1, 1, 10} under which four fifths of the rows predict the others
 best. Those, unlike the paper's, are random; chains of the search have a fifth of the steps. The
 noise variance starts at 0.1: a small one makes the first gradients so large that the steps, which
-remember them, stay short for thousands of steps.
+remember them, stay short for thousands of steps. A ``noise_variance`` that is given is not sampled.
+
+A ``prior`` may take the place of :math:`N(0, \tau^2)`; see
+`understudy.models.tabular.functional_prior`.
 """
 
 from __future__ import annotations
@@ -23,18 +26,18 @@ import torch
 from torch import Tensor
 
 from understudy.core.errors import UserError
+from understudy.models.tabular.functional_prior import PriorChoice
 from understudy.models.tabular.sampled_network import (
     LEAST_ROWS,
-    PRIOR_VARIANCES,
     Problems,
     SampledNetwork,
     Samples,
     best_of_grid,
     log_score,
 )
-from understudy.nn.bayesian_mlp import FlatMLP, NoisyGaussianJoint
-from understudy.sample.chains import Chains, Plan, sample
-from understudy.sample.density import Minibatch
+from understudy.models.tabular.stochastic_posterior import Rows, WeightSampler
+from understudy.nn.bayesian_mlp import FlatMLP, MinibatchGaussian, MinibatchNoisyGaussian
+from understudy.sample.chains import Chains, Plan
 from understudy.sample.sghmc import SGHMC
 
 _SEARCH_SHARE = 0.2  # of the steps and of the time
@@ -49,8 +52,14 @@ class SGHMCSurrogate(SampledNetwork):
     hidden : tuple of int
         Widths of the hidden layers; (128, 128, 128) as in the paper's low-dimensional problems.
     activation : str
+    prior : str, dict, FunctionalPrior or LayerPrior, optional
+        Instead of a variance: ``"functional"`` and its kin are matched to a Gaussian process,
+        ``"fixed"`` is N(0, 1) on weights in units of their fan-in; see
+        `understudy.models.tabular.functional_prior.PRIORS`.
     prior_variance : float, optional
         Of every weight; chosen from a grid by default.
+    noise_variance : float, optional
+        Of an observation, in units of the outputs' variance; sampled by default.
     noise_mean, noise_spread : float
         Mean of the log-normal prior on noise variances, and variance of their logarithm.
     chains : int
@@ -61,6 +70,8 @@ class SGHMCSurrogate(SampledNetwork):
         1e-2 and 0.05, as in the paper.
     batch_size : int
         Rows in a step; 5 as in the paper.
+    resample_every : int
+        Steps between draws of the precisions of a hierarchical prior; without effect otherwise.
     max_seconds : float, optional
         Wall time of a fit, the search included.
     seed : int
@@ -71,7 +82,9 @@ class SGHMCSurrogate(SampledNetwork):
         *,
         hidden: tuple[int, ...] = (128, 128, 128),
         activation: str = "tanh",
+        prior: PriorChoice | None = None,
         prior_variance: float | None = None,
+        noise_variance: float | None = None,
         noise_mean: float = 1e-6,
         noise_spread: float = 0.01,
         chains: int = 1,
@@ -81,12 +94,15 @@ class SGHMCSurrogate(SampledNetwork):
         learning_rate: float = 1e-2,
         friction: float = 0.05,
         batch_size: int = 5,
+        resample_every: int = 20,
         max_seconds: float | None = None,
         seed: int = 0,
     ) -> None:
         self.hidden = hidden
         self.activation = activation
+        self.prior = prior
         self.prior_variance = prior_variance
+        self.noise_variance = noise_variance
         self.noise_mean = noise_mean
         self.noise_spread = noise_spread
         self.chains = chains
@@ -96,16 +112,17 @@ class SGHMCSurrogate(SampledNetwork):
         self.learning_rate = learning_rate
         self.friction = friction
         self.batch_size = batch_size
+        self.resample_every = resample_every
         self.max_seconds = max_seconds
         self.seed = seed
 
     def _check(self) -> None:
         super()._check()
-        for name in ("prior_variance", "noise_mean", "noise_spread"):
+        for name in ("prior_variance", "noise_variance", "noise_mean", "noise_spread"):
             value = getattr(self, name)
             if value is not None and not value > 0.0:
                 raise UserError(f"{name} must be positive, got {value}")
-        for name in ("chains", "keep_every", "batch_size"):
+        for name in ("chains", "keep_every", "batch_size", "resample_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
         if (self.steps - self.burn_in) // self.keep_every * self.chains < 2:
@@ -114,14 +131,12 @@ class SGHMCSurrogate(SampledNetwork):
                 f"{self.steps} steps with {self.burn_in} of burn-in leave"
             )
 
-    def _standardised(self, U: Tensor) -> tuple[Tensor, Tensor]:
-        spread = U.std(0)
-        return U.mean(0), torch.where(spread > 1e-12, spread, torch.ones_like(spread))
-
-    def _sample(self, network: FlatMLP, problems: Problems) -> tuple[list[Samples], bool]:
+    def _sample(
+        self, network: FlatMLP, problems: Problems, seconds: float | None
+    ) -> tuple[list[Samples], bool]:
         begin = time.perf_counter()
-        prior, interrupted = self._chosen(network, problems)
-        left = self.max_seconds
+        prior, interrupted = self._chosen(network, problems, seconds)
+        left = seconds
         if left is not None:
             left = max(left - time.perf_counter() + begin, 1e-3)
         plan = self._plan(1.0)
@@ -141,16 +156,18 @@ class SGHMCSurrogate(SampledNetwork):
         kept = int(share * (self.steps - self.burn_in)) // self.keep_every
         return Plan(burn_in, max(kept, 2), self.keep_every)
 
-    def _chosen(self, network: FlatMLP, problems: Problems) -> tuple[Tensor, bool]:
+    def _chosen(
+        self, network: FlatMLP, problems: Problems, seconds: float | None
+    ) -> tuple[Tensor, bool]:
         """Prior variance (P,) of each problem, from the grid if it is not given."""
-        grid = PRIOR_VARIANCES if self.prior_variance is None else (self.prior_variance,)
+        grid = self._prior_variances()
         if int(problems.inside.sum(1).min()) < LEAST_ROWS or len(grid) == 1:
             middle = grid[len(grid) // 2]
             return torch.full((len(problems),), middle, dtype=problems.x.dtype), False
         kept, away = problems.held_out(self.seed)
         repeated = Problems(kept.x, kept.y, kept.inside.repeat_interleave(len(grid), 0))
         priors = torch.tensor(grid, dtype=kept.x.dtype).repeat(len(problems))
-        left = None if self.max_seconds is None else 2.0 * _SEARCH_SHARE * self.max_seconds
+        left = None if seconds is None else 2.0 * _SEARCH_SHARE * seconds
         plan = self._plan(_SEARCH_SHARE)
         target, found = self._run(network, repeated, priors, 1, plan, left)
         positions = found.kept or [found.state.position]
@@ -169,23 +186,28 @@ class SGHMCSurrogate(SampledNetwork):
         chains: int,
         plan: Plan,
         seconds: float | None,
-    ) -> tuple[NoisyGaussianJoint, Chains]:
+    ) -> tuple[MinibatchGaussian | MinibatchNoisyGaussian, Chains]:
         inside = problems.inside.repeat_interleave(chains, 0)
-        counts = inside.sum(1)
-        target = NoisyGaussianJoint(
-            network,
-            problems.x,
-            problems.y,
-            prior.repeat_interleave(chains),
-            rows=(~inside).to(torch.int8).argsort(dim=1, stable=True),
-            counts=counts,
-            noise_mean=self.noise_mean,
-            noise_spread=self.noise_spread,
-        )
+        likelihood = self._likelihood(network, problems, inside)
         generator = torch.Generator().manual_seed(self.seed)
-        theta = network.initial(len(inside), generator, problems.x.dtype)
-        log_noise = theta.new_full((len(theta), problems.y.shape[1]), math.log(_FIRST_NOISE))
-        start = torch.cat([theta, log_noise], dim=1)
-        rows = Minibatch(target, counts, self.batch_size)
-        sampler = SGHMC(self.learning_rate, self.friction)
-        return target, sample(sampler, rows, start, plan, generator, seconds)
+        start = network.initial(len(inside), generator, problems.x.dtype)
+        if self.noise_variance is None:
+            shape = (len(start), problems.y.shape[1])
+            start = torch.cat([start, start.new_full(shape, math.log(_FIRST_NOISE))], dim=1)
+        weights = self._prior_density(prior.repeat_interleave(chains))
+        rows = Rows(likelihood.counts, self.batch_size)
+        inner = SGHMC(self.learning_rate, self.friction)
+        sampler = WeightSampler(inner, plan, self.resample_every)
+        return likelihood, sampler.run(likelihood, weights, rows, start, generator, seconds)
+
+    def _likelihood(
+        self, network: FlatMLP, problems: Problems, inside: Tensor
+    ) -> MinibatchGaussian | MinibatchNoisyGaussian:
+        """Of chains that see these rows (chains, n)."""
+        rows, counts = (~inside).to(torch.int8).argsort(dim=1, stable=True), inside.sum(1)
+        x, y = problems.x, problems.y
+        if self.noise_variance is not None:
+            return MinibatchGaussian(network, x, y, self.noise_variance, rows, counts)
+        return MinibatchNoisyGaussian(
+            network, x, y, rows, counts, self.noise_mean, self.noise_spread
+        )
