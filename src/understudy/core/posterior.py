@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -131,11 +131,91 @@ class MixturePosterior(Posterior):
         return draws
 
 
+class ScaleMixturePosterior(Posterior):
+    r"""Gaussian process whose covariance has one unknown factor :math:`s` for each output.
+
+    .. math:: f = m + \sqrt{s}\,(g - m), \qquad g \sim GP(m, k), \quad s \sim q
+
+    A draw takes one s an output for all its points, so draws are functions, exact, and smooth in
+    the query points given base samples. With q inverse gamma f is a Student-t process.
+
+    Parameters
+    ----------
+    gaussian : Posterior
+        Of g, over (*batch, q, m).
+    quantile : callable
+        Maps probabilities (..., m) to s, output by output.
+    mean_scale : Tensor (m,)
+        Mean of s.
+    """
+
+    def __init__(
+        self, gaussian: Posterior, quantile: Callable[[Tensor], Tensor], mean_scale: Tensor
+    ) -> None:
+        self.gaussian = gaussian
+        self.quantile = quantile
+        self.mean_scale = mean_scale
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean, (*batch, q, m)."""
+        return self.gaussian.mean
+
+    @property
+    def variance(self) -> Tensor:
+        """Marginal variance, (*batch, q, m); infinite where the mean of s is."""
+        return self.mean_scale * self.gaussian.variance
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the Gaussian."""
+        return self.gaussian.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number type of the Gaussian."""
+        return self.gaussian.dtype
+
+    @property
+    def base_sample_shape(self) -> torch.Size:
+        """Shape (*batch, q + 1, m): q standard normals an output, then one for s."""
+        *batch, q, m = self.mean.shape
+        return torch.Size([*batch, q + 1, m])
+
+    @property
+    def batch_range(self) -> tuple[int, int]:
+        """Dimensions over which base samples are shared."""
+        return (0, -2)
+
+    def _extended_shape(self, sample_shape: torch.Size = torch.Size()) -> torch.Size:  # noqa: B008
+        return torch.Size([*sample_shape, *self.mean.shape])
+
+    def rsample(self, sample_shape: torch.Size | None = None) -> Tensor:
+        """Draws, (*sample_shape, *batch, q, m)."""
+        shape = torch.Size([1]) if sample_shape is None else torch.Size(sample_shape)
+        base = torch.randn(*shape, *self.base_sample_shape, dtype=self.dtype, device=self.device)
+        return self.rsample_from_base_samples(shape, base)
+
+    def rsample_from_base_samples(self, sample_shape: torch.Size, base_samples: Tensor) -> Tensor:
+        """Draws by base samples of shape sample_shape x base_sample_shape."""
+        base = base_samples.expand(*sample_shape, *self.base_sample_shape)
+        uniform = torch.special.ndtr(base[..., -1:, :])
+        return self.draw(sample_shape, base[..., :-1, :], uniform)
+
+    def draw(self, sample_shape: torch.Size, normals: Tensor, uniform: Tensor) -> Tensor:
+        """Draws by normals (..., q, m) and the probabilities (..., 1, m) of their s."""
+        root = self.quantile(uniform.detach()).sqrt()
+        values = _draw(self.gaussian, sample_shape, normals, uniform)
+        return self.mean + root * (values - self.mean)
+
+
 def _draw(posterior: Posterior, shape: torch.Size, normals: Tensor, uniform: Tensor) -> Tensor:
     """Draw whole functions from one component: by index where it is a set of functions."""
     if isinstance(posterior, TransformedPosterior):
         inner = _draw(posterior._posterior, shape, normals, uniform)
         return posterior._sample_transform(inner)
+    if isinstance(posterior, ScaleMixturePosterior):
+        return posterior.draw(shape, normals, uniform)
     if not isinstance(posterior, EnsemblePosterior):
         flat = len(posterior.base_sample_shape) < normals.dim() - len(shape)  # one output
         return posterior.rsample_from_base_samples(shape, normals[..., 0] if flat else normals)
@@ -144,9 +224,13 @@ def _draw(posterior: Posterior, shape: torch.Size, normals: Tensor, uniform: Ten
     return posterior.rsample_from_base_samples(shape, index)
 
 
+@GetSampler.register(ScaleMixturePosterior)
 @GetSampler.register(MixturePosterior)
 def _mixture_sampler(
-    posterior: MixturePosterior, sample_shape: torch.Size, *, seed: int | None = None
+    posterior: MixturePosterior | ScaleMixturePosterior,
+    sample_shape: torch.Size,
+    *,
+    seed: int | None = None,
 ) -> MCSampler:
     return SobolQMCNormalSampler(sample_shape=sample_shape, seed=seed)
 
@@ -179,6 +263,9 @@ def rescale(posterior: Posterior, shift: Tensor, scale: Tensor) -> Posterior:
     if isinstance(posterior, MixturePosterior):
         parts = [rescale(component, shift, scale) for component in posterior.components]
         return MixturePosterior(parts, posterior.weights)
+    if isinstance(posterior, ScaleMixturePosterior):
+        gaussian = rescale(posterior.gaussian, shift, scale)
+        return ScaleMixturePosterior(gaussian, posterior.quantile, posterior.mean_scale)
     if isinstance(posterior, FunctionSamplePosterior):
         return posterior.rescale(shift, scale)
     outcome = Standardize(m=len(shift))

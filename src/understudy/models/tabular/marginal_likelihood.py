@@ -148,7 +148,8 @@ class MarginalLikelihood:
     """The objective f of outputs that share hyperparameters, and its gradient.
 
     A subclass gives ``_fill``, which writes the lower triangle of the noise-free K, and
-    ``_kernel_gradient``, which contracts the M that then lies in its place.
+    ``_kernel_gradient``, which contracts the M that then lies in its place. One whose outputs are
+    not normal but elliptical, a function of the quadratic form, also gives ``_misfit``.
 
     Parameters
     ----------
@@ -169,6 +170,13 @@ class MarginalLikelihood:
     def _kernel_gradient(self) -> Array:
         raise NotImplementedError
 
+    def _misfit(self, quadratic: Array) -> tuple[Array, Array]:
+        r"""Negative log density at quadratic forms (m,), but for the determinant; twice its slope.
+
+        The slope weights the :math:`\alpha\alpha^\top` of its output in M.
+        """
+        return 0.5 * quadratic, np.ones_like(quadratic)
+
     def __call__(self, theta: Array, Y: Array) -> tuple[float, Array]:
         """Objective, summed over the columns of Y (n, m), and its gradient (p,)."""
         K, m = self._K, Y.shape[1]
@@ -176,8 +184,9 @@ class MarginalLikelihood:
         if not math.isfinite(log_det):
             return _FAILED, np.zeros_like(theta)
         penalty, gradient = self.prior.penalty(theta)
-        quadratic = float(np.einsum("ij,ij->", halves, halves))
-        alpha = np.asfortranarray(_solve(K, halves, transposed=True))
+        quadratic = np.einsum("ij,ij->j", halves, halves)
+        misfit, weight = self._misfit(quadratic)
+        alpha = np.asfortranarray(_solve(K, halves, transposed=True) * np.sqrt(weight))
         lapack.dpotri(K, lower=1, overwrite_c=1)
         trace = m * float(np.trace(K)) - float(np.einsum("ij,ij->", alpha, alpha))
         if m == 1:
@@ -185,10 +194,10 @@ class MarginalLikelihood:
         else:
             blas.dsyrk(-1.0, alpha, beta=float(m), c=K, lower=1, overwrite_c=1)
         noise = 0.5 * math.exp(theta[-2]) * trace
-        scale = 0.5 * (m * len(K) - quadratic) - noise
+        scale = 0.5 * (m * len(K) - float(weight @ quadratic)) - noise
         gradient = m * gradient + np.r_[self._kernel_gradient(), noise, scale]
         gradient[self.prior.lower == self.prior.upper] = 0.0
-        return 0.5 * quadratic + m * (log_det + penalty), gradient
+        return float(misfit.sum()) + m * (log_det + penalty), gradient
 
     def values(self, theta: Array, Y: Array) -> Array:
         """Objective of each column of Y (n, m) at shared hyperparameters, (m,)."""
@@ -196,7 +205,7 @@ class MarginalLikelihood:
         if not math.isfinite(log_det):
             return np.full(Y.shape[1], _FAILED)
         quadratic = np.einsum("ij,ij->j", halves, halves)
-        return 0.5 * quadratic + log_det + self.prior.penalty(theta)[0]
+        return self._misfit(quadratic)[0] + log_det + self.prior.penalty(theta)[0]
 
     def _factorise(self, theta: Array, Y: Array) -> tuple[Array, float]:
         """Factor K in place; return L^-1 (y - c) of each column and half of log det 2 pi K."""
