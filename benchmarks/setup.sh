@@ -35,3 +35,8 @@ make_environment autoemulate -r benchmarks/autoemulate.txt
 .bench/autoemulate/bin/python -m pip install --quiet --disable-pip-version-check \
     --no-deps autoemulate==2.1.2
 finish autoemulate autoemulate
+for peer in ax hebo; do
+    make_environment "$peer" -r "benchmarks/$peer.txt"
+done
+finish ax ax
+finish hebo hebo

@@ -12,8 +12,11 @@ from scipy.stats import norm
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import datasets
+import optimize
 import page
+import problems
 import runner
+import search_page
 import tables
 from scores import scores
 
@@ -149,3 +152,53 @@ def test_the_page_has_the_machine_the_versions_and_every_metric(tmp_path: Path) 
     assert "Machine: P, 2 cores." in text and "| SMT KRG | p 1 | 1 | 2026-01-01 |" in text
     assert all(f"## {metric.title}" in text for metric in tables.METRICS.values())
     assert "| yacht, 150 rows | 0.5000 |" in text
+
+
+class TestSearch:
+    """`benchmarks/optimize.py`: peers as processes that are asked and told."""
+
+    def test_a_search_goes_on_from_the_runs_that_all_are_told(self):
+        record = optimize.run("branin", 0, optimize.PEERS["random"], threads=1, timeout=60.0)
+        assert len(record["history"]) == 60 and len(record["round_wall_s"]) == 10
+        assert record["history"] == sorted(record["history"], reverse=True)
+        again = optimize.run("branin", 0, optimize.PEERS["random"], threads=1, timeout=60.0)
+        assert again["history"] == record["history"]
+
+    def test_a_peer_that_dies_is_a_failed_run(self, tmp_path):
+        nowhere = optimize.Peer("none", optimize.OURS, "random_with_a_wrong_name")
+        record = optimize.run("branin", 0, nowhere, threads=1, timeout=60.0)
+        assert "No such file" in record["failed"]
+
+    def test_loss_is_regret_where_the_optimum_is_known(self):
+        task = problems.TASKS["hartmann6"]()
+        history = task.history([{"y": -1.0}, {"y": -3.32237}, {"y": 0.0}])
+        assert history == pytest.approx([2.32237, 0.0, 0.0])
+
+    def test_what_is_maximised_is_counted_from_above(self):
+        task = problems.TASKS["polynomial-200"]()
+        assert task.history([{"y": task.best - 1.0}]) == pytest.approx([1.0])
+
+    def test_several_objectives_are_scored_by_their_hypervolume(self):
+        task = problems.TASKS["branin-currin"]()
+        low = tuple(abs(point) for point in task.reference_point)
+        values = [dict(zip(("branin", "currin"), (low[0] - 2.0, low[1] - 3.0), strict=True))]
+        assert task.history(values) == pytest.approx([-6.0])
+
+    def test_ranks_are_shared_by_ties_and_taken_over_common_seeds(self):
+        def record(peer, seed, last):
+            return {
+                "problem": "branin",
+                "peer": peer,
+                "seed": seed,
+                "history": [last],
+                "round_cpu_s": [1.0],
+                "versions": {},
+                "measured": "2026-01-01",
+                "hardware": {"processor": "x"},
+            }
+
+        records = [record("understudy", 0, 1.0), record("ax", 0, 1.0), record("random", 0, 2.0)]
+        records.append(record("understudy", 1, 9.0))
+        text = search_page.page(records, optimize.PEERS)
+        assert "| branin (1 seeds) | 1.50 | 1.50 | 3.00 |" in text
+        assert "| branin | 5 ± 4 | 1 | 2 |" in text
