@@ -176,7 +176,7 @@ def _on_front(values: np.ndarray) -> np.ndarray:
     Of equal rows the first counts.
     """
     on = np.ones(len(values), dtype=bool)
-    for i in np.lexsort(values.T[::-1])[::-1]:
+    for i in np.lexsort(-values.T[::-1]):
         if on[i]:
             worse = (values <= values[i]).all(axis=1)
             worse[i] = False

@@ -16,6 +16,7 @@ from torch import Tensor
 from understudy.models.tabular.gaussian_process import GaussianProcess
 
 _LEAST_VARIANCE = 1e-12  # of the prior's
+_JITTER = 1e-8  # of the prior's variance; most covariances can be factorised with it
 
 
 class Processes:
@@ -73,7 +74,8 @@ class Processes:
                 half = half.mT.reshape(here.shape)
                 constant, weights = self._weights[s][g]
                 means.append(_shifted(surrogate, j, constant[at] + here @ weights[:, at]))
-                left = whole[..., g, :, :] - half @ half.mT
+                jitter = _JITTER * prior.kernel.diagonal(U)[..., g, :]
+                left = whole[..., g, :, :] - half @ half.mT + torch.diag_embed(jitter)
                 covariances.append(_spread(surrogate, j) * left)
         return _normal(means, covariances)
 
