@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Protocol
 
@@ -172,10 +173,15 @@ class ScaledMLP(FlatMLP):
 
     def _scale(self, like: Tensor) -> Tensor:
         """Factor (dim,) of each coordinate."""
-        scale = torch.ones(1, self.dim, dtype=like.dtype, device=like.device)
-        for (weight, _), fed in zip(self.layers(scale), self.sizes, strict=False):
-            weight.fill_(fed**-0.5)
-        return scale[0]
+        return _fan_in_scale(self, like.dtype, like.device)
+
+
+@lru_cache(maxsize=64)
+def _fan_in_scale(network: FlatMLP, dtype: torch.dtype, device: torch.device) -> Tensor:
+    scale = torch.ones(1, network.dim, dtype=dtype, device=device)
+    for (weight, _), fed in zip(network.layers(scale), network.sizes, strict=False):
+        weight.fill_(fed**-0.5)
+    return scale[0]
 
 
 # -- priors and likelihoods ---------------------------------------------------------------------
