@@ -242,3 +242,12 @@ def test_budgets_are_read_as_people_write_them(text, seconds):
 def test_settings_are_refused_before_the_table_is_read(tmp_path):
     with pytest.raises(UserError, match=r"unknown member 'exact'; did you mean 'exact-gp'"):
         understudy.fit(tmp_path / "missing.csv", "y", members=["exact"])
+
+
+def test_a_long_table_keeps_the_rows_whose_held_out_predictions_it_keeps():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.uniform(size=4_000)})
+    frame["y"] = np.sin(6 * frame["x"]) + 0.1 * rng.normal(size=4_000)
+    model = understudy.fit(frame, "y", members=["polynomial"])
+    assert len(model.training) == 2_000
+    assert set(model.held_out["row"]) <= set(model.training["row"])

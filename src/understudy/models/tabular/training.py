@@ -106,7 +106,7 @@ def train(
     whole = pd.concat(parts, ignore_index=True)
     model.evaluation = evaluation_table(whole, model.seed)
     model.held_out = _at_most(whole, _KEPT_ROWS, model.seed)
-    model.training = _training_frame(table, model.seed)
+    model.training = _training_frame(table, model.held_out, model.seed)
     model.leaderboard = _leaderboard(race, blend, Z[held], warps, table.Y[held], X)
     model.notes = tuple(table.warnings)
     model.settings = _settings(model, table, source, time.monotonic() - start, race.interrupted)
@@ -382,9 +382,13 @@ def _seconds_for_10000(contender: Contender, X: NDArray[np.float64]) -> float:
     return 10.0 * (time.perf_counter() - start)
 
 
-def _training_frame(table: Table, seed: int) -> pd.DataFrame:
+def _training_frame(table: Table, held_out: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Training rows to keep: those whose held-out predictions are kept, then any."""
+    predicted = held_out.loc[held_out["split"] != "test", "row"].unique()
     rng = np.random.default_rng(seed)
-    rows = np.sort(rng.permutation(len(table.X))[:_KEPT_ROWS])
+    order = rng.permutation(len(table.X))
+    order = order[np.argsort(~np.isin(table.rows[order], predicted), kind="stable")]
+    rows = np.sort(order[:_KEPT_ROWS])
     frame = table.space.decode(table.X[rows])
     for j, target in enumerate(table.targets):
         frame[target] = table.Y[rows, j]
