@@ -9,6 +9,12 @@ closed form, of which the logarithm can be climbed where its value has long vani
 
 .. math:: \log \mathrm{EI}(x) = \log h\!\left(\frac{\mu(x) - f^*}{\sigma(x)}\right)
           + \log \sigma(x), \qquad h(z) = \varphi(z) + z\,\Phi(z).
+
+So has, for independent objectives, expected hypervolume improvement: with a decomposition of the
+region that no run dominates into cells :math:`[l, u]` (Yang et al. 2019), it is
+
+.. math:: \sum_{\text{cells}} \prod_k \left[\sigma_k\, h\!\left(\frac{\mu_k - l_k}{\sigma_k}\right)
+          - \sigma_k\, h\!\left(\frac{\mu_k - u_k}{\sigma_k}\right)\right].
 """
 
 from __future__ import annotations
@@ -26,6 +32,7 @@ from botorch.acquisition.logei import (
     qLogProbabilityOfFeasibility,
 )
 from botorch.acquisition.monte_carlo import qExpectedImprovement, qUpperConfidenceBound
+from botorch.acquisition.multi_objective import logei
 from botorch.acquisition.multi_objective.logei import (
     qLogExpectedHypervolumeImprovement,
     qLogNoisyExpectedHypervolumeImprovement,
@@ -265,10 +272,14 @@ def feasibility(request: Request) -> Worth:
 def log_ehvi(request: Request) -> Worth:
     """Log expected hypervolume improvement over the front as the model explains it."""
     reference, front = _front(request)
+    cells = _partitioning(reference, front)
+    if request.batch == 1 and request.waiting is None and request.beliefs.model.is_gaussian:
+        return LogEHVI(request.beliefs, cells.get_hypercell_bounds())
+    _without_compiler()
     return qLogExpectedHypervolumeImprovement(
         request.beliefs.model,
         reference,
-        _partitioning(reference, front),
+        cells,
         request.sampler,
         _objectives(request),
         constraints=request.constraints,
@@ -276,9 +287,46 @@ def log_ehvi(request: Request) -> Worth:
     )
 
 
+class LogEHVI:
+    """Log expected hypervolume improvement of single points, in closed form.
+
+    Parameters
+    ----------
+    beliefs : Beliefs
+        With Gaussian processes.
+    cells : Tensor (2, c, k)
+        Lower and upper corners of cells that make up the region which is not dominated.
+    """
+
+    def __init__(self, beliefs: Beliefs, cells: Tensor) -> None:
+        self.beliefs = beliefs
+        self.lower, self.upper = cells
+
+    def __call__(self, U: Tensor) -> Tensor:
+        """Return log EHVI plus the log probability that constraints hold, of (b, 1, d)."""
+        mean, deviation = self.beliefs.model.moments(U.squeeze(-2))
+        k = self.beliefs.objectives
+        mu, sigma = mean[:, None, :k], deviation[:, None, :k]
+        above = log_h((mu - self.lower) / sigma)
+        bounded = torch.isfinite(self.upper)
+        beyond = log_h((mu - torch.where(bounded, self.upper, 0.0)) / sigma) - above
+        share = torch.where(bounded, (-torch.expm1(beyond.clamp_max(-1e-14))), 1.0)
+        value = (above + share.log() + sigma.log()).sum(-1).logsumexp(-1)
+        return value + _log_feasible(self.beliefs.intervals, mean, deviation)
+
+
+def _without_compiler() -> None:
+    """Keep BoTorch from compiling a kernel at first use.
+
+    That takes a minute, and hangs for ever once a process was killed while it did so.
+    """
+    logei._load_attempted = True
+
+
 def log_nehvi(request: Request) -> Worth:
     """Log expected hypervolume improvement over a front that noise leaves uncertain."""
     reference, _ = _front(request)
+    _without_compiler()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BotorchWarning)
         return qLogNoisyExpectedHypervolumeImprovement(
