@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from botorch.posteriors.gpytorch import GPyTorchPosterior
 from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNormal
+from linear_operator import to_linear_operator
 from scipy.linalg import blas, lapack
 from torch import Tensor
 
@@ -167,6 +168,11 @@ def _factorised(K: Array, noise: float) -> Array:
 def joint_normal(means: list[Tensor], covariances: list[Tensor]) -> GPyTorchPosterior:
     """Posterior of independent outputs from m means (*batch, q) and covariances (..., q, q)."""
     if len(means) == 1:
-        return GPyTorchPosterior(MultivariateNormal(means[0], covariances[0]))
-    stacked = MultivariateNormal(torch.stack(means, -2), torch.stack(covariances, -3))
+        return GPyTorchPosterior(_normal(means[0], covariances[0]))
+    stacked = _normal(torch.stack(means, -2), torch.stack(covariances, -3))
     return GPyTorchPosterior(MultitaskMultivariateNormal.from_batch_mvn(stacked, task_dim=-1))
+
+
+def _normal(mean: Tensor, covariance: Tensor) -> MultivariateNormal:
+    """Normal whose factor is taken when it is needed, with jitter where points coincide."""
+    return MultivariateNormal(mean, to_linear_operator(covariance))

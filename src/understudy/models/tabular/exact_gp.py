@@ -7,7 +7,7 @@ r"""Exact Gaussian process: Matern-5/2 with a length-scale for every input, made
 independently for each output, at the mode of the hyperparameters' posterior (see
 `understudy.models.tabular.marginal_likelihood`), with the dimension-scaled prior of Hvarfner et al.
 (2024, arXiv 2402.02229) that BoTorch uses, a learnt output scale and a noise floor low enough to
-interpolate deterministic simulators. Cross-validation starts from the fitted hyperparameters and
+interpolate deterministic simulators; or with the gamma priors that BoTorch used before. Cross-validation starts from the fitted hyperparameters and
 lets them move to what the rows of each fold's complement say, which matters below about a thousand
 rows; on longer tables it is in closed form (see `understudy.models.tabular.conditioning`).
 """
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from understudy.core.errors import UserError
+from understudy.models.tabular.gamma_prior import gamma_scaled
 from understudy.models.tabular.gaussian_process import GaussianProcess, check_process
 from understudy.models.tabular.marginal_likelihood import (
     FAMILIES,
@@ -31,6 +32,9 @@ from understudy.models.tabular.pathwise import Features, waves
 
 if TYPE_CHECKING:
     from botorch.models import SingleTaskGP
+
+PRIORS = {"dimension-scaled": dimension_scaled, "gamma": gamma_scaled}
+"""Priors of length-scales, noise and output scale by name."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,9 @@ class ExactGP(GaussianProcess):
     ----------
     kernel : {"matern52", "rbf"}
         Matern-5/2 suits most simulators; the squared exponential suits very smooth ones.
+    prior : {"dimension-scaled", "gamma"}
+        Of the hyperparameters: length-scales that grow with the number of inputs, or stay at about
+        a third of the cube, as before 2024 (see `understudy.models.tabular.gamma_prior`).
     learn_outputscale : bool
         Otherwise the prior variance is that of the outputs, as in BoTorch.
     min_noise : float
@@ -119,6 +126,7 @@ class ExactGP(GaussianProcess):
         self,
         *,
         kernel: str = "matern52",
+        prior: str = "dimension-scaled",
         learn_outputscale: bool = True,
         min_noise: float = 1e-6,
         max_exact: int = 2000,
@@ -127,6 +135,7 @@ class ExactGP(GaussianProcess):
         seed: int = 0,
     ) -> None:
         self.kernel = kernel
+        self.prior = prior
         self.learn_outputscale = learn_outputscale
         self.min_noise = min_noise
         self.max_exact = max_exact
@@ -138,10 +147,13 @@ class ExactGP(GaussianProcess):
         if self.kernel not in FAMILIES:
             accepted = ", ".join(FAMILIES)
             raise UserError(f"kernel must be one of {accepted}, got {self.kernel!r}")
+        if self.prior not in PRIORS:
+            accepted = ", ".join(PRIORS)
+            raise UserError(f"prior must be one of {accepted}, got {self.prior!r}")
         check_process(self, rows)
 
     def _likelihood(self, U: Tensor) -> StationaryLikelihood:
-        prior = dimension_scaled(U.shape[1], self.learn_outputscale, self.min_noise)
+        prior = PRIORS[self.prior](U.shape[1], self.learn_outputscale, self.min_noise)
         return StationaryLikelihood(U.numpy(), self.kernel, prior)
 
     def _kernel(self, parameters: Tensor) -> StationaryKernel:
