@@ -301,6 +301,15 @@ _SYSTEMS = (
             "A heavy-tailed process in closed form stands in for an infinitely wide Bayesian "
             "network."
         ),
+        classes=(
+            "understudy.models.tabular.scale_mixture.StudentTProcess",
+            "understudy.models.tabular.scale_mixture.ScaleMixtureSurrogate",
+            "understudy.models.tabular.sparse_t_process.SparseTProcessClassifier",
+            "understudy.nn.infinite_width.NNGPKernel",
+            "understudy.nn.infinite_width.NTKKernel",
+            "understudy.nn.wide_network.sample_wide_network",
+        ),
+        reproduction="understudy.reproduce.scale_mixture_nngp",
     ),
     System(
         slug="sound-operator",
