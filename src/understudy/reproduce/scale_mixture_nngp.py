@@ -95,7 +95,7 @@ def run(scale: Scale, seed: int) -> list[Claim]:
         ]
 
 
-def _figures(values: Mapping[Any, list[float]], form: str = ".3f") -> str:
+def _figures(values: Mapping[Any, Any], form: str = ".3f") -> str:
     return ", ".join(f"{key}: {fmean(v):{form}}" for key, v in values.items())
 
 
@@ -281,7 +281,7 @@ def _regressions(size: _Size, seeds: range) -> list[Claim]:
             metric="NLL less the lower of Student-t and Gaussian process, on the best set",
             bar=0.0,
             direction="at most",
-            reason=f"best of {len(burr)} sets is {best}; {_figures({k: list(v) for k, v in burr.items()}, '+.3f')}",
+            reason=f"best of {len(burr)} sets is {best}; {_figures(burr, '+.3f')}",
             **common,
         ),
     ]
