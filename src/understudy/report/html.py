@@ -1,36 +1,23 @@
-"""Write a fitted surrogate as one HTML page that needs nothing else.
-
-Names from the data reach the page only through Jinja2's escaping or as JSON without angle
-brackets, and the page's own content security policy allows the scripts by their hashes and no
-connection at all; so neither a column's name nor anything else can run or load something.
-"""
+"""Write a fitted surrogate as one HTML page that needs nothing else."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import math
-import secrets
 import shlex
 from collections.abc import Mapping
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from understudy.core.errors import UserError
 from understudy.core.space import Categorical, Continuous, Space
 from understudy.models.tabular.sensitivity import MONTE_CARLO, held
 from understudy.report import sentences
 from understudy.report.figures import LEVELS, MOST_OUTPUTS, figure_data
+from understudy.report.page import write_page
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
-
     from understudy.models.tabular.fitted import FittedSurrogate
 
 _VERDICTS = 6  # outputs whose verdict is shown without being asked for
@@ -52,25 +39,9 @@ def write_report(model: FittedSurrogate, path: str | Path) -> Path:
     Path
         Where it was written.
     """
-    from plotly.offline import get_plotlyjs
-
     path = Path(path)
-    script = _part("page.js")
-    data = json.dumps(figure_data(model), separators=(",", ":"), allow_nan=False)
-    page = (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            **context(model, path.with_suffix(".us").name),
-            style=_part("page.css"),
-            plotly=get_plotlyjs(),
-            script=script,
-            data=_inert(data),
-            policy=_policy(get_plotlyjs(), script),
-        )
-    )
-    _write_whole(path, page)
-    return path
+    said = context(model, path.with_suffix(".us").name)
+    return write_page(path, "page.html.j2", "page.js", said, figure_data(model))
 
 
 def context(model: FittedSurrogate, file: str) -> dict[str, Any]:
@@ -115,52 +86,6 @@ def context(model: FittedSurrogate, file: str) -> dict[str, Any]:
         "split_words": sentences.SPLITS,
         "metrics": sentences.METRICS,
     }
-
-
-def _write_whole(path: Path, page: str) -> None:
-    """Write the page in one step: an existing file is replaced whole or left as it is."""
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        part.write_text(page, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-@cache
-def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("understudy.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    names = ("number", "score", "percent", "duration", "listed", "counted")
-    environment.filters.update({name: getattr(sentences, name) for name in names})
-    return environment
-
-
-def _part(name: str) -> str:
-    return (files("understudy.report") / name).read_text(encoding="utf-8")
-
-
-def _inert(text: str) -> str:
-    """JSON that cannot end its element: angle brackets and ampersands as escapes."""
-    return text.translate({ord(character): f"\\u{ord(character):04x}" for character in "<>&"})
-
-
-def _policy(*scripts: str) -> str:
-    """Allow these scripts by hash, styles and generated images; nothing from anywhere."""
-    digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
-    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
-    )
 
 
 def _source(settings: Mapping[str, Any]) -> str:
