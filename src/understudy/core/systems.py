@@ -352,6 +352,15 @@ _SYSTEMS = (
             "A Bayesian network that keeps a small share of its weights from the first step to the "
             "last replaces dense mean-field inference with twice the parameters."
         ),
+        classes=(
+            "understudy.models.tabular.sparse_bayesian.SparseBayesianSurrogate",
+            "understudy.models.tabular.sparse_bayesian.SparseBayesianClassifier",
+            "understudy.nn.sparse_bayesian.bayesianize",
+            "understudy.nn.sparse_subspace.SubspaceScheduler",
+            "understudy.nn.sparse_training.SparseSubspaceInference",
+            "understudy.nn.sparse_compact.CompactNetwork",
+        ),
+        reproduction="understudy.reproduce.ssvi",
     ),
     System(
         slug="wide-deep-optimal",
