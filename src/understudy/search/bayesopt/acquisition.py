@@ -74,8 +74,8 @@ class Request:
     pending : Tensor (p, d)
         Points that are being run.
     reference : Tensor (k,), optional
-        Point of the learnt scale from which hypervolume is measured; inferred from the front if
-        it is not given.
+        Point of the learnt scale from which hypervolume is measured. If it is not given: a tenth
+        of the front's range beyond its worst values, or the runs' lower quartile if that is worse.
     samples : int
         Draws, where there is no closed form.
     batch : int
@@ -370,7 +370,8 @@ def _front(request: Request) -> tuple[Tensor, Tensor]:
     front = values[is_non_dominated(values)]
     if request.reference is not None:
         return request.reference, front
-    return infer_reference_point(front), front
+    # The ends of a front that is still short lie beyond it, so it alone must not set the reference.
+    return torch.minimum(infer_reference_point(front), values.quantile(0.25, dim=0)), front
 
 
 def _coarseness(objectives: int) -> float:

@@ -62,7 +62,7 @@ class BayesianSearcher(Searcher):
         Draws from the posterior where an acquisition function has no closed form.
     reference : sequence of float, optional
         Worst acceptable value of each objective, from which hypervolume is measured; by default a
-        tenth of the front's range beyond its worst values.
+        tenth of the front's range beyond its worst values, or the runs' worse quartile.
     max_rows : int
         Runs learnt from; of more, the best, the latest and some of the others.
     """
