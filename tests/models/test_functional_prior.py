@@ -158,13 +158,24 @@ def test_functions_of_the_critic_and_of_the_prior_are_drawn_apart():
     assert len(drawn) == 2 and not torch.equal(drawn[0], drawn[1])
 
 
-def test_slopes_below_one_go_free_under_the_one_sided_penalty():
-    flat = Critic(5, generator(), torch.float64)
+@pytest.mark.parametrize("one_sided", [False, True])
+@pytest.mark.parametrize("gain", [0.3, 2.0])
+def test_gradients_of_a_critic_are_those_of_autograd(one_sided, gain):
+    critic = Critic(7, generator(), torch.float64)
     with torch.no_grad():
-        flat.weights[2].mul_(1e-6)
-    f, g = (torch.randn(5, 8, 1, generator=generator(s), dtype=torch.float64) for s in (1, 2))
-    one, two = (matcher(one_sided=side)._critic_loss(flat, f, g, generator()) for side in (1, 0))
-    assert float(one) == pytest.approx(0.0, abs=1e-3) and float(two) == pytest.approx(10.0, 1e-3)
+        critic.weights[2].mul_(gain)
+    f, g, between = (
+        torch.randn(5, 7, generator=generator(s), dtype=torch.float64) for s in (1, 2, 3)
+    )
+    excess = critic.slope(between) - 1.0
+    excess = excess.clamp_min(0.0) if one_sided else excess
+    loss = 10.0 * excess.square().sum() - critic(f).sum() + critic(g).sum()
+    weights, biases = list(critic.weights), list(critic.biases)
+    parameters = [weights[0], biases[0], weights[1], biases[1], weights[2]]
+    expected = torch.autograd.grad(loss, parameters)
+    found = critic.loss_gradients(f, g, between, 10.0, one_sided)
+    for own, auto in zip(found, expected, strict=True):
+        assert torch.allclose(own, auto)
 
 
 # -- the match -----------------------------------------------------------------------------------

@@ -242,12 +242,65 @@ class Critic(nn.Module):
         return torch.addmm(self.biases[-1], h, self.weights[-1]).squeeze(1)
 
     def slope(self, f: Tensor) -> Tensor:
-        """Norms (s,) of the gradients in f (s, N), written out: one backward pass then suffices."""
+        """Norms (s,) of the gradients in f (s, N)."""
         first, second, last = self.weights
         z1 = torch.addmm(self.biases[0], f, first)
         z2 = torch.addmm(self.biases[1], softplus(z1), second)
         back = (torch.sigmoid(z2) * last.squeeze(1)) @ second.mT
         return ((torch.sigmoid(z1) * back) @ first.mT).norm(dim=1)
+
+    @torch.no_grad()
+    def loss_gradients(
+        self, network: Tensor, process: Tensor, between: Tensor, penalty: float, one_sided: bool
+    ) -> list[Tensor]:
+        r"""Gradients, in all weights but the last bias, of the loss that fits the critic.
+
+        .. math:: L = \sum_r \lambda (|\nabla\phi(\hat f_r)| - 1)^2 - \phi(f_r) + \phi(g_r)
+
+        over rows, written out: it takes half the time of two passes of autograd.
+
+        Parameters
+        ----------
+        network, process, between : Tensor (r, N)
+            :math:`f`, :math:`g` and :math:`\hat f`.
+        penalty : float
+            :math:`\lambda`.
+        one_sided : bool
+            Whether slopes below 1 go free.
+
+        Returns
+        -------
+        list of Tensor
+            Of weights and biases by turns.
+        """
+        first, second, last = (weight.detach() for weight in self.weights)
+        r, c = len(between), last.squeeze(1)
+        x = torch.cat([network, process, between])
+        z1 = torch.addmm(self.biases[0], x, first)
+        h1, s1 = softplus(z1), torch.sigmoid(z1)
+        z2 = torch.addmm(self.biases[1], h1, second)
+        h2, s2 = softplus(z2[: 2 * r]), torch.sigmoid(z2)
+        up = torch.ones(2 * r, dtype=x.dtype)
+        up[:r] = -1.0
+        d_z2 = s2 * c
+        b1, b2, p = s1[2 * r :], s2[2 * r :], d_z2[2 * r :].clone()
+        v = p @ second.mT
+        u = b1 * v
+        slope = u @ first.mT
+        norm = slope.norm(dim=1)
+        excess = (norm - 1.0).clamp_min(0.0) if one_sided else norm - 1.0
+        d_slope = slope.mul_((2.0 * penalty * excess / norm).unsqueeze(1))
+        d_u = d_slope @ first
+        d_v = d_u * b1
+        d_p = d_v @ second
+        d_last = h2.mT @ up + (d_p * b2).sum(0)
+        d_z2[: 2 * r] *= up.unsqueeze(1)
+        d_z2[2 * r :] *= d_p * (1.0 - b2)
+        d_z1 = (d_z2 @ second.mT).mul_(s1)
+        d_z1[2 * r :] += d_u * u * (1.0 - b1)
+        d_second = torch.addmm(d_v.mT @ p, h1.mT, d_z2)
+        d_first = torch.addmm(d_slope.mT @ u, x.mT, d_z1)
+        return [d_first, d_z1.sum(0), d_second, d_z2.sum(0), d_last.unsqueeze(1)]
 
 
 def wasserstein(critic: Critic, network: Tensor, process: Tensor) -> Tensor:
@@ -388,28 +441,32 @@ class FunctionalPriorMatcher:
         with torch.no_grad():
             network, process = self._both(X, generator)
         critic = Critic(len(X), generator, X.dtype)
-        parameters = list(critic.parameters())
-        optimiser = torch.optim.Adagrad(parameters, lr=self.critic_learning_rate, foreach=True)
-        for step in range(self.critic_steps):
-            loss = self._critic_loss(critic, network, process, generator)
-            gradients = torch.autograd.grad(loss, parameters)
-            if math.sqrt(sum(float(g.square().sum()) for g in gradients)) < self.threshold:
-                return critic, step
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient
-            optimiser.step()
-        return critic, self.critic_steps
+        return critic, self._fit_critic(critic, network, process, generator)
 
-    def _critic_loss(
+    @torch.no_grad()
+    def _fit_critic(
         self, critic: Critic, network: Tensor, process: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        u = torch.rand(network.shape[1], generator=generator, dtype=network.dtype)
-        between = torch.lerp(process, network, u[:, None])
-        excess = critic.slope(_vectors(between)) - 1.0
-        if self.one_sided:
-            excess = excess.clamp_min(0.0)
-        penalty = self.penalty * network.shape[2] * excess.square().mean()
-        return penalty - wasserstein(critic, network, process)
+    ) -> int:
+        """Fit by Adagrad to functions (N, S, out) of each, and return the steps taken."""
+        f, g, functions = _vectors(network), _vectors(process), network.shape[1]
+        pairs = zip(critic.weights, critic.biases, strict=True)
+        parameters = [parameter for pair in pairs for parameter in pair][:-1]
+        squares = [torch.zeros_like(parameter) for parameter in parameters]
+        for step in range(self.critic_steps):
+            u = torch.rand(functions, generator=generator, dtype=f.dtype)
+            u = u.repeat_interleave(network.shape[2]).unsqueeze(1)
+            gradients = critic.loss_gradients(
+                f, g, torch.lerp(g, f, u), self.penalty, self.one_sided
+            )
+            torch._foreach_div_(gradients, float(functions))
+            norms = torch._foreach_norm(gradients)
+            if float(torch.stack(norms).norm()) < self.threshold:
+                return step
+            torch._foreach_addcmul_(squares, gradients, gradients)
+            scales = torch._foreach_sqrt(squares)
+            torch._foreach_add_(scales, 1e-10)
+            torch._foreach_addcdiv_(parameters, gradients, scales, value=-self.critic_learning_rate)
+        return self.critic_steps
 
     def _report(self, distances: list[float], seconds: float) -> None:
         if self.listener is not None:
