@@ -158,6 +158,8 @@ class LocalExecutor(Executor):
 
     def close(self) -> None:
         """End the processes, with all programs that they started."""
+        if self._closed.is_set():
+            return
         self._closed.set()
         for slot in self._slots:
             slot.wake()
@@ -383,6 +385,8 @@ class RayExecutor(Executor):
 
     def close(self) -> None:
         """Cancel what runs; end Ray if it was started here."""
+        if self._closed:
+            return
         self._closed = True
         for reference in list(self._references):
             self._ray.cancel(reference, force=True)

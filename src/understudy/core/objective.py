@@ -18,6 +18,7 @@ import signal
 import string
 import subprocess
 import sys
+import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -99,6 +100,15 @@ class Run(ABC):
             return numbers(self.outcome(config, folder), self.outcomes)
         finally:
             _remove_if_empty(folder)
+
+
+def attempt(run: Run, config: Config, name: str) -> tuple[dict[str, float] | None, str, float]:
+    """Run a configuration and return its outcomes, or None and why it failed, and its seconds."""
+    started = time.monotonic()
+    try:
+        return run(config, name), "", time.monotonic() - started
+    except RunError as error:
+        return None, str(error), time.monotonic() - started
 
 
 def numbers(found: Any, outcomes: tuple[str, ...]) -> dict[str, float]:

@@ -161,9 +161,8 @@ class Study:
             return None
         names = (objective.name for objective in self.problem.objectives)
         outcomes = dict(zip(names, frozen.values, strict=True))
-        kept = frozen.user_attrs.get(OUTCOMES, {})
-        constrained = {c.name: float(kept.get(c.name, math.nan)) for c in self.problem.constraints}
-        return {**constrained, **outcomes}
+        kept = {**frozen.user_attrs.get(OUTCOMES, {}), **outcomes}
+        return {name: float(kept.get(name, math.nan)) for name in self.problem.outcomes}
 
 
 def _reason(frozen: FrozenTrial) -> str:
