@@ -517,6 +517,17 @@ _SYSTEMS = (
             "A posterior over functions, from one of seven interchangeable surrogates, stands in "
             "for an expensive black-box objective."
         ),
+        classes=(
+            "understudy.search.bayesopt.loop.BayesOptLoop",
+            "understudy.models.tabular.bnn_study.study_surrogates",
+            "understudy.models.tabular.bnn_study.ensemble.ModeEnsemble",
+            "understudy.models.tabular.bnn_study.laplace.LinearisedLaplace",
+            "understudy.models.tabular.bnn_study.deep_kernel.DeepKernelProcess",
+            "understudy.models.tabular.bnn_study.infinite_width.FixedNetworkProcess",
+            "understudy.models.tabular.hmc.HMCSurrogate",
+            "understudy.models.tabular.sghmc.SGHMCSurrogate",
+        ),
+        reproduction="understudy.reproduce.bnn_bo",
     ),
     System(
         slug="darts-pt",

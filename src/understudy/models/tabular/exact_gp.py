@@ -7,9 +7,10 @@ r"""Exact Gaussian process: Matern-5/2 with a length-scale for every input, made
 independently for each output, at the mode of the hyperparameters' posterior (see
 `understudy.models.tabular.marginal_likelihood`), with the dimension-scaled prior of Hvarfner et al.
 (2024, arXiv 2402.02229) that BoTorch uses, a learnt output scale and a noise floor low enough to
-interpolate deterministic simulators; or with the gamma priors that BoTorch used before. Cross-validation starts from the fitted hyperparameters and
-lets them move to what the rows of each fold's complement say, which matters below about a thousand
-rows; on longer tables it is in closed form (see `understudy.models.tabular.conditioning`).
+interpolate deterministic simulators; or with the gamma priors that BoTorch used before.
+Cross-validation starts from the fitted hyperparameters and lets them move to what the rows of each
+fold's complement say, which matters below about a thousand rows; on longer tables it is in closed
+form (see `understudy.models.tabular.conditioning`).
 """
 
 from __future__ import annotations
