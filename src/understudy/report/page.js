@@ -143,38 +143,7 @@
   // -- what it has learnt ---------------------------------------------------------------------
 
   function sensitivity() {
-    const table = data.sensitivity;
-    if (!table) return;
-    const of = (name) => table[name][shown.target].slice().reverse();
-    const inputs = of("inputs").map((i) => data.inputs[i]);
-    const bars = (name, tint) => {
-      const value = of(name), low = of(name + "_low"), high = of(name + "_high");
-      return {
-        type: "bar", orientation: "h", name,
-        y: inputs.map((_, i) => i),
-        x: value,
-        customdata: inputs.map((input) => plain(input.name)),
-        marker: { color: tint },
-        error_x: {
-          type: "data", symmetric: false, color: color("ink"), thickness: 1, width: 3,
-          array: value.map((v, i) => Math.max(0, high[i] - v)),
-          arrayminus: value.map((v, i) => Math.max(0, v - low[i])),
-        },
-        hovertemplate: "%{customdata}: " + name + " %{x:.3f}<extra></extra>",
-      };
-    };
-    const wide = at("sensitivity").clientWidth > 560 ? 34 : 16;
-    draw("sensitivity", [bars("total", color("accent-soft")), bars("first", color("accent"))], {
-      height: 110 + 34 * inputs.length,
-      barmode: "group", bargap: 0.28, bargroupgap: 0.05,
-      showlegend: true, legend: { ...legendBelow, traceorder: "reversed" },
-      margin: { l: 56, r: 14, t: 36, b: 46 },
-      xaxis: axis("share of the variance", { rangemode: "tozero" }),
-      yaxis: axis("", {
-        tickvals: inputs.map((_, i) => i), ticktext: inputs.map((input) => short(input.name, wide)),
-        showgrid: false, ticks: "",
-      }),
-    }, inputs.length < data.inputs.length ? "The " + inputs.length + " largest of " + data.inputs.length + " inputs." : "");
+    if (data.sensitivity) Drawing.sensitivity(shown.target, target());
   }
 
   function overview() {
