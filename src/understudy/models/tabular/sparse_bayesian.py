@@ -18,6 +18,7 @@ in one stack with the one that does not.
 from __future__ import annotations
 
 from copy import copy, deepcopy
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -43,7 +44,6 @@ from understudy.nn.sparse_bayesian import (
     bayesianize,
     draw_weights,
     outputs_of_draws,
-    predict,
     sparse_layers,
 )
 from understudy.nn.sparse_compact import CompactLayer, CompactNetwork, to_compact
@@ -87,6 +87,30 @@ class Perceptron(nn.Module):
         for layer, norm in zip(self.layers, self.norms, strict=False):
             x = self.activation(norm(layer(x)))
         return self.layers[-1](x)
+
+
+@dataclass(frozen=True)
+class DrawnNetworks:
+    """Whole networks drawn once from a trained one, evaluated in float64.
+
+    Parameters
+    ----------
+    model : nn.Module
+    draws : dict of str to Tensor (S, *shape)
+    """
+
+    model: nn.Module
+    draws: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, network: nn.Module, samples: int, seed: int) -> DrawnNetworks:
+        """Draw from a network in float32; the same every time for the same seed."""
+        draws = {name: w.double() for name, w in draw_weights(network, samples, seed).items()}
+        return cls(deepcopy(network).double().requires_grad_(False), draws)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Outputs (S, n, o) at x (n, d), differentiable in x."""
+        return outputs_of_draws(self.model, self.draws, x)
 
 
 def _check_network(hidden: tuple[int, ...], activation: str, samples: int, steps: int) -> None:
@@ -230,15 +254,13 @@ class SparseBayesianSurrogate(Surrogate):
     def _keep(self, network: nn.Module, variance: Tensor) -> None:
         """Keep a trained network, its noise variance (m,) and the functions drawn from it."""
         self._model, self._noise = network, variance
-        self._exact = deepcopy(network).double().requires_grad_(False)
-        drawn = draw_weights(network, self.samples, self.seed)
-        self._draws = {name: weights.double() for name, weights in drawn.items()}
+        self._drawn = DrawnNetworks.of(network, self.samples, self.seed)
 
     # -- predicting ---------------------------------------------------------------------------
 
     def _values(self, U: Tensor) -> Tensor:
         """Values (S, n, m) of the drawn functions at U (n, d)."""
-        return outputs_of_draws(self._exact, self._draws, (U - self._shift) / self._spread)
+        return self._drawn((U - self._shift) / self._spread)
 
     def _predictive(self, U: Tensor) -> Predictive:
         return merged(self._values(U), self._noise.expand(self.samples, -1))
@@ -347,9 +369,13 @@ class SparseBayesianClassifier(ClassifierMixin, BaseEstimator):
         self._scaling = shift, torch.where(spread > 1e-12 * (1.0 + shift.abs()), spread, 1.0)
         network = self._network()
         self._training(len(inputs)).fit(
-            network, self._scaled(inputs), torch.from_numpy(codes), cross_entropy
+            network, self._scaled(inputs).float(), torch.from_numpy(codes), cross_entropy
         )
+        return self._keep(network)
+
+    def _keep(self, network: nn.Module) -> Self:
         self._model = network
+        self._drawn = DrawnNetworks.of(network, self.samples, self.seed)
         return self
 
     def _network(self) -> nn.Module:
@@ -378,16 +404,15 @@ class SparseBayesianClassifier(ClassifierMixin, BaseEstimator):
 
     def _scaled(self, X: Tensor) -> Tensor:
         shift, spread = self._scaling
-        return ((X - shift) / spread).float()
+        return (X - shift) / spread
 
+    @torch.no_grad()
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Probabilities (n, c) of rows X (n, p), averaged over the drawn networks."""
         check_is_fitted(self, "classes_")
         rows = np.array(validate_data(self, X, reset=False, dtype=np.float64))
-        scaled = self._scaled(torch.from_numpy(rows))
-        parts = [predict(self._model, part, self.samples, self.seed) for part in scaled.split(1024)]
-        table = torch.cat(parts).double().numpy()
-        return table / table.sum(1, keepdims=True)
+        parts = self._scaled(torch.from_numpy(rows)).split(512)
+        return torch.cat([self._drawn(part).softmax(-1).mean(0) for part in parts]).numpy()
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Classes (n,) of rows X (n, p)."""
@@ -427,8 +452,7 @@ class SparseBayesianClassifier(ClassifierMixin, BaseEstimator):
             model.n_features_in_ = len(model._scaling[0])
         except (KeyError, TypeError) as error:
             raise ArtifactError(f"{path} does not describe a classifier: {error}") from error
-        model._model = _filled(model._network(), content.tensors)
-        return model
+        return model._keep(_filled(model._network(), content.tensors))
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_model")
