@@ -5,7 +5,8 @@ compared by
 
 .. math:: \sum_i \log p(g(y_i) \mid y_{-i}) + \log g'(y_i),
 
-in which the Jacobian makes transforms comparable.
+in which the Jacobian makes transforms comparable. A rival has to gain more than a standard error of
+the sum.
 """
 
 from __future__ import annotations
@@ -95,42 +96,41 @@ class Portfolio:
 
     def fit(self, X: Tensor, y: Tensor, sign: float) -> Learnt:
         """Fit the best member to outcomes y (n,) at features X (n, f)."""
-        best, density = self._tried(self.members[0], X, y, sign, Identity())
+        first = self.members[0]
+        best = _tried(first, X, y, sign, Identity())
         if len(y) < LEAST_ROWS or float(np.ptp(y.numpy())) <= 1e-12 * float(y.abs().max()):
-            return best
-        trials = [(self.members[0], warp) for warp in (_warps(y) if self.warp else [])]
-        for member, warp in trials:
-            best, density = self._better(best, density, member, X, y, sign, warp)
+            return best.learnt
+        for warp in _warps(y) if self.warp else []:
+            best = _better(best, _tried(first, X, y, sign, warp))
+        warp = best.learnt.scale.warp
         for member in self.members[1:]:
             if len(y) <= _WIDE_ROWS or not isinstance(member, InfiniteWidthSurrogate):
-                best, density = self._better(best, density, member, X, y, sign, best.scale.warp)
-        return best
+                best = _better(best, _tried(member, X, y, sign, warp))
+        return best.learnt
 
-    def _better(
-        self,
-        best: Learnt,
-        density: float,
-        member: GaussianProcess,
-        X: Tensor,
-        y: Tensor,
-        sign: float,
-        warp: Warp,
-    ) -> tuple[Learnt, float]:
-        rival, other = self._tried(member, X, y, sign, warp)
-        return (rival, other) if other > density else (best, density)
 
-    @staticmethod
-    def _tried(
-        member: GaussianProcess, X: Tensor, y: Tensor, sign: float, warp: Warp
-    ) -> tuple[Learnt, float]:
-        scale = Scale.fitted(y, sign, warp)
-        z = scale.learnt(y)
-        surrogate: GaussianProcess = clone(member)
-        surrogate.fit(X.numpy(), z.numpy())
-        left_out = surrogate.leave_one_out().log_density(z.unsqueeze(1)).sum()
-        jacobian = warp.log_derivative(y).sum() - len(y) * math.log(scale.spread)
-        price = 0.5 * math.log(len(y)) * isinstance(warp, YeoJohnson)
-        return Learnt(surrogate, scale), float(left_out + jacobian) - price
+@dataclass(frozen=True)
+class _Trial:
+    """A fitted member, and the log density (n,) of each row by the member without it."""
+
+    learnt: Learnt
+    density: Tensor
+
+
+def _better(best: _Trial, rival: _Trial) -> _Trial:
+    """Return the rival where its gain is beyond a standard error, that is unlikely to be luck."""
+    gain = rival.density - best.density
+    return rival if float(gain.sum()) > float(gain.std()) * math.sqrt(len(gain)) else best
+
+
+def _tried(member: GaussianProcess, X: Tensor, y: Tensor, sign: float, warp: Warp) -> _Trial:
+    scale = Scale.fitted(y, sign, warp)
+    z = scale.learnt(y)
+    surrogate: GaussianProcess = clone(member)
+    surrogate.fit(X.numpy(), z.numpy())
+    left_out = surrogate.leave_one_out().log_density(z.unsqueeze(1))[:, 0]
+    density = left_out + warp.log_derivative(y) - math.log(scale.spread)
+    return _Trial(Learnt(surrogate, scale), density)
 
 
 def _warps(y: Tensor) -> list[Warp]:
