@@ -85,6 +85,30 @@ def test_joint_covariances_are_positive_semi_definite(fitted):
     assert float(torch.linalg.eigvalsh(covariance).min()) > -1e-8
 
 
+def test_the_most_probable_depth_is_chosen():
+    X, Y = table(n=30, m=1)
+    fits = {depth: InfiniteWidthSurrogate(depth=depth).fit(X, Y) for depth in (1, 3)}
+    choice = InfiniteWidthSurrogate(depth=(1, 3)).fit(X, Y)
+
+    def misfit(fitted: InfiniteWidthSurrogate) -> float:
+        likelihood = fitted._likelihood(fitted._inputs)
+        return float(likelihood.values(fitted._theta[0].numpy(), fitted._targets.numpy())[0])
+
+    assert choice.depth_ == min(fits, key=lambda depth: misfit(fits[depth]))
+    assert np.array_equal(choice.predict(X), fits[choice.depth_].predict(X))
+    again = InfiniteWidthSurrogate.from_state(*choice.state())
+    assert again.depth_ == choice.depth_
+    assert np.array_equal(again.predict(X), choice.predict(X))
+    choice.fit_cross_validated(X, Y, np.arange(30) % 3)
+
+
+def test_a_smooth_activation_serves_too():
+    X, Y = table(n=12, m=1)
+    fitted = InfiniteWidthSurrogate(depth=1, activation="tanh").fit(X, Y)
+    assert fitted.score(X, Y) > 0.9
+    assert fitted.functions(4)(X).shape == (4, 12, 1)
+
+
 def test_cross_validation_holds_rows_out():
     rng = np.random.default_rng(0)
     X, y = rng.random((40, 2)), rng.normal(size=40)
@@ -112,6 +136,7 @@ def test_two_rows_and_one_column_are_enough():
     [
         ({"activation": "sine"}, "activation"),
         ({"depth": 0}, "depth"),
+        ({"depth": ()}, "depth"),
         ({"bias_variance": 0.0}, "bias_variance"),
         ({"min_noise": 2.0}, "min_noise"),
     ],

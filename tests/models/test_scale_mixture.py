@@ -89,6 +89,7 @@ def test_the_gradient_of_the_likelihood_is_that_of_finite_differences(prior):
     rng = np.random.default_rng(0)
     X, Y = torch.from_numpy(rng.random((12, 2))), rng.normal(size=(12, 2))
     surrogate = ScaleMixtureSurrogate(scale_prior=prior)
+    surrogate.depth_ = 2
     likelihood = surrogate._likelihood(X)
     assert isinstance(likelihood, ScaleMixtureLikelihood)
     theta, step = likelihood.prior.starts[0] + 0.3 * rng.normal(size=6), 1e-4
@@ -103,6 +104,7 @@ def test_the_likelihood_is_that_of_a_multivariate_t():
     rng = np.random.default_rng(0)
     X, y = torch.from_numpy(rng.random((9, 2))), rng.normal(size=9)
     process = StudentTProcess(alpha=1.5, depth=1)
+    process.depth_ = 1
     likelihood = process._likelihood(X)
     theta = likelihood.prior.starts[0]
     value = float(likelihood.values(theta, y[:, None])[0]) - likelihood.prior.penalty(theta)[0]
@@ -241,7 +243,7 @@ def test_the_closed_form_of_cross_validation_is_a_fit_without_the_fold(process):
     closed = process._held_out(folds)
     for fold in range(2):
         rows = torch.from_numpy(folds == fold)
-        copy = StudentTProcess(depth=1)
+        copy = process._copy()
         copy._condition(process._theta, process._inputs[~rows], process._targets[~rows])
         direct = copy._predictive(process._inputs[rows])
         assert torch.allclose(closed.loc[:, rows], direct.loc, rtol=1e-7, atol=1e-9)

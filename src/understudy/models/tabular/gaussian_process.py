@@ -258,8 +258,13 @@ class GaussianProcess(Surrogate):
             climb(likelihood, Z[:, [j]].numpy(), start, deadline, steps)
             for j, start in enumerate(self._theta.numpy())
         ]
-        copy: GaussianProcess = clone(self)
+        copy = self._copy()
         copy._condition(torch.from_numpy(np.array(theta)), U, Z)
+        return copy
+
+    def _copy(self) -> GaussianProcess:
+        """Return an unfitted copy with the kernel of this one."""
+        copy: GaussianProcess = clone(self)
         return copy
 
     def _held_out(self, folds: NDArray[np.int_]) -> Predictive:

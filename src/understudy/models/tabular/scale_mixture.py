@@ -148,7 +148,7 @@ class _ScaleMixture(InfiniteWidthSurrogate):
 
     def _likelihood(self, U: Tensor) -> ScaleMixtureLikelihood:
         prior = super()._likelihood(U).prior
-        return ScaleMixtureLikelihood(U, self.depth, self.activation, prior, self._log_evidence)
+        return ScaleMixtureLikelihood(U, self.depth_, self.activation, prior, self._log_evidence)
 
     def _condition(self, theta: Tensor, U: Tensor, Z: Tensor, spread: Tensor | None = None) -> None:
         super()._condition(theta, U, Z)
@@ -247,7 +247,7 @@ class StudentTProcess(_ScaleMixture):
         self,
         *,
         alpha: float = 2.0,
-        depth: int = 2,
+        depth: int | Sequence[int] = 2,
         activation: str = "relu",
         weight_variance: float = 10.0,
         bias_variance: float = 1.3,
@@ -324,7 +324,7 @@ class ScaleMixtureSurrogate(_ScaleMixture):
         scale_prior: ScalePrior | str | Sequence[Any] = ("burr-xii", 2.0, 2.0),
         num_samples: int = 1000,
         proposal: str = "auto",
-        depth: int = 2,
+        depth: int | Sequence[int] = 2,
         activation: str = "relu",
         weight_variance: float = 10.0,
         bias_variance: float = 1.3,
