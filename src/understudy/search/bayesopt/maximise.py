@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from botorch.exceptions.errors import OptimizationGradientError
 from botorch.generation.gen import gen_candidates_scipy
 from torch import Tensor
 
@@ -47,9 +48,10 @@ class Search:
 
     @torch.no_grad()
     def values(self, U: Tensor) -> Tensor:
-        """Return what batches (b, q, d) are worth, (b,), in chunks."""
+        """Return what batches (b, q, d) are worth, (b,), in chunks; nothing where that is NaN."""
         rows = max(1, _POINTS // U.shape[1])
-        return torch.cat([self.worth(part) for part in U.split(rows)])
+        found = torch.cat([self.worth(part) for part in U.split(rows)])
+        return found.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
 
     def unseen(self, U: Tensor) -> Tensor:
         """Which batches (b, q, d) hold neither a point that was seen nor one twice, (b,)."""
@@ -174,15 +176,21 @@ class RelaxAndRound:
 
 
 def ascend(search: Search, U: Tensor, free: Tensor, iterations: int) -> Tensor:
-    """Climb from batches (b, q, d) by L-BFGS along free coordinates (d,), each by itself."""
+    """Climb from batches (b, q, d) by L-BFGS along free coordinates (d,), each by itself.
+
+    A batch comes back as it was where no better one is found.
+    """
 
     def worth(X: Tensor) -> Tensor:
         return search.worth(torch.where(free, X, X.detach()))
 
     with warnings.catch_warnings(record=True):  # BoTorch would have them shown always
-        found, value = gen_candidates_scipy(
-            U, worth, lower_bounds=0.0, upper_bounds=1.0, options={"maxiter": iterations}
-        )
+        try:
+            found, value = gen_candidates_scipy(
+                U, worth, lower_bounds=0.0, upper_bounds=1.0, options={"maxiter": iterations}
+            )
+        except OptimizationGradientError:  # not a number: the start is as good as it gets
+            return U
     lost = ~torch.isfinite(value) | (value < search.values(U))
     return torch.where(lost[:, None, None], U, found.detach())
 
