@@ -253,7 +253,7 @@ class _Rows:
         each = torch.full((networks or 1,), n) if inside is None else inside.sum(1)
         if int(each.min()) < 1:
             raise UserError("every network needs at least one row to learn from")
-        self.counts = each if networks is not None else each[0]
+        self.counts = (each if networks is not None else each[0]).to(x.device)
         self.size = min(batch_size, int(each.min()))
         self.per_epoch = max(int(each.max()) // self.size, 1)
         self._networks, self._seed = networks, seed
