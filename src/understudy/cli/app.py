@@ -14,7 +14,17 @@ from typing import Annotated
 import typer
 
 from understudy import __version__
-from understudy.cli import demo, fit, predict, report, reproduce, sensitivity, show, systems
+from understudy.cli import (
+    demo,
+    fit,
+    optimize,
+    predict,
+    report,
+    reproduce,
+    sensitivity,
+    show,
+    systems,
+)
 from understudy.core.errors import UserError
 
 FAILED, REFUSED, STOPPED = 1, 2, 130
@@ -31,7 +41,7 @@ app = typer.Typer(
     epilog=_EXAMPLE,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (fit, predict, report, show, sensitivity, demo, systems, reproduce):
+for command in (fit, predict, report, show, sensitivity, optimize, demo, systems, reproduce):
     name = command.__name__.rpartition(".")[2]
     app.command(name, epilog=command.EXAMPLE)(getattr(command, name))
 

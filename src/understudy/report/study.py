@@ -241,7 +241,7 @@ def _unit(space: Space, trials: list[Trial]) -> list[list[Any]]:
     U = iter(space.to_unit(_codes(space, whole)).clamp(0.0, 1.0).numpy())
     rows = [next(U) if len(t.config) == len(space) else [None] * len(space) for t in trials]
     return [
-        [None if row[k] is None else round(float(row[k]), 4) for row in rows]
+        [None if (value := row[k]) is None else round(float(value), 4) for row in rows]
         for k in range(len(space))
     ]
 
@@ -258,7 +258,7 @@ def _ranked(study: Study, trials: list[Trial]) -> list[int]:
 
 
 def _finite(value: Any) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 # -- what the text says --------------------------------------------------------------------------
