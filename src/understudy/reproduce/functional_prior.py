@@ -7,8 +7,8 @@ rows for training and one for testing, noise variance 0.1 of the standardised ou
 to the hierarchical process. Classes: two noisy arcs that lie within each other, of ours, as the
 paper's set is not distributed with a licence.
 
-At ``cpu`` scale critics take 50 or 60 steps at rate 0.02, which the paper has for tables: at its rate for
-one dimension, 0.08, Adagrad's first steps overshoot and a critic needs a thousand.
+At ``cpu`` scale critics take 50 or 60 steps at rate 0.02, which the paper has for tables: at its
+rate for one dimension, 0.08, Adagrad's first steps overshoot and a critic needs a thousand.
 
 GPi-G and GPi-H are the matched Gaussian and hierarchical priors, FG is N(0, 1) on weights in units
 of their fan-in.
