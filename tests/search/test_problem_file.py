@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -266,3 +268,11 @@ def test_a_bare_number_is_the_only_outcome() -> None:
     assert parse_printed("iterations\n12\n0.25\nbye", ("drag",)) == 0.25
     with pytest.raises(RunError, match="printed no 'drag', 'lift'"):
         parse_printed("0.25", ("drag", "lift"))
+
+
+def test_the_example_is_read_and_can_be_run(tmp_path) -> None:
+    example = Path(__file__).parents[2] / "examples" / "optimize" / "problem.toml"
+    file = read_problem(example)
+    run = replace(file.run, folder=tmp_path)
+    config = {"width": 100.0, "height": 150.0, "wall": 5.0, "material": "steel"}
+    assert file.problem.feasible(run(config, "1"))

@@ -21,6 +21,7 @@ from understudy.core.errors import UserError
 from understudy.core.executor import executor
 from understudy.core.search import Constraint, Objective, Problem
 from understudy.core.space import Categorical, Continuous, Integer, Space
+from understudy.search import coordinator
 from understudy.search.coordinator import Coordinator
 from understudy.search.problem_file import read_problem
 from understudy.search.storage import Storage
@@ -153,6 +154,7 @@ def test_failures_are_recorded_with_their_reason_and_not_fatal(problem, tmp_path
     assert study.best().config["k"] == 4
 
 
+@pytest.mark.slow
 def test_a_trial_that_takes_too_long_fails_and_the_next_is_run(problem, tmp_path) -> None:
     body = "import time; time.sleep(60 if k == 1 else 0)"
     file = problem(body, 'timeout = "2s"\n')
@@ -189,6 +191,7 @@ def test_resuming_a_study_that_is_done_runs_nothing(problem, tmp_path) -> None:
     assert len(begun(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_a_trial_enqueued_by_hand_is_run_with_its_values(problem, tmp_path) -> None:
     file = problem()
     work(file, tmp_path / "study.db", 1)
@@ -197,6 +200,19 @@ def test_a_trial_enqueued_by_hand_is_run_with_its_values(problem, tmp_path) -> N
     trials = work(file, tmp_path / "study.db", 2, resume=True).trials()
     assert trials[1].config == {"x": 0.25, "k": 2, "c": trials[1].config["c"]}
     assert trials[1].outcomes == {"y": 2.0625}
+
+
+def test_a_result_outlasts_a_storage_that_is_out_of_reach(monkeypatch) -> None:
+    waited, attempts = [], iter([True, True, False])
+
+    def write() -> str:
+        if next(attempts):
+            raise optuna.exceptions.StorageInternalError("the server is gone")
+        return "written"
+
+    monkeypatch.setattr(coordinator.time, "sleep", waited.append)
+    assert coordinator._patiently(write) == "written"
+    assert waited == [1.0, 2.0]
 
 
 # -- studies of others ----------------------------------------------------------------------------
@@ -290,6 +306,7 @@ def test_best_and_front_are_of_feasible_trials(tmp_path) -> None:
 # -- speed ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_thousand_trials_do_not_slow_down_the_next(problem, tmp_path) -> None:
     file = problem()
     storage = Storage(f"{tmp_path}/study.db")

@@ -41,6 +41,7 @@ class StudyDisplay(AbstractContextManager["StudyDisplay"]):
         self._lively = self._screen.is_terminal and not quiet
         self._now: Moment | None = None
         self._rows: list[dict[str, Any]] = []
+        self._standing = ""
         self._since = time.monotonic()
         self._live = Live(
             get_renderable=self._render, console=self._screen, refresh_per_second=4, transient=True
@@ -59,6 +60,7 @@ class StudyDisplay(AbstractContextManager["StudyDisplay"]):
         """Show this moment."""
         if not self._quiet:
             self._rows = best_rows(self._study, 8) if self._lively else []
+            self._standing = standing(self._study)
         self._now, self._since = moment, time.monotonic()
         if moment.news and (not self._lively or "failed" in moment.news):
             self.say(f"{moment.elapsed:6.1f} s  {moment.news}")
@@ -88,7 +90,7 @@ class StudyDisplay(AbstractContextManager["StudyDisplay"]):
             bar,
             Text(f"{ended} of {now.budget} trials, {elapsed:.0f} s"),
         )
-        lines: list[Any] = [head, Text(counts(now)), Text(standing(self._study))]
+        lines: list[Any] = [head, Text(counts(now)), Text(self._standing)]
         if self._rows:
             lines.append(table_of(self._rows, {key: key for key in self._rows[0]}))
         lines.append(Text("Ctrl-C stops and keeps what is done", style="dim"))

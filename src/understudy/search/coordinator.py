@@ -20,9 +20,10 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 _LOOK = 0.5  # seconds between looks at a request to stop
 _TIMES_LOST = 2
+_WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds between attempts to write a result
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ class Coordinator:
                 continue
             number, trial_id = self._running[future]
             outcomes, reason, taken = _result(future)
-            news = self._record(number, trial_id, outcomes, reason, taken)
+            news = _patiently(partial(self._record, number, trial_id, outcomes, reason, taken))
             del self._running[future]
             self._heart.remove(trial_id)
             self._tell_listener(news)
@@ -277,6 +279,16 @@ class Coordinator:
         mean = sum(self._taken) / len(self._taken) if self._taken else math.nan
         elapsed = time.monotonic() - self._began
         self.listener(Moment(self.study.trials(), self.budget, mean, elapsed, news))
+
+
+def _patiently(write: Callable[[], str]) -> str:
+    """Write to a storage that may be out of reach for a while: a result is worth the wait."""
+    for seconds in _WAITS:
+        try:
+            return write()
+        except StorageInternalError:
+            time.sleep(seconds)
+    return write()
 
 
 def _cancelled(future: Future[Any]) -> bool:
