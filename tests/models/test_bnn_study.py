@@ -20,6 +20,7 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.priors import GammaPrior as GPyTorchGamma
 from scipy.optimize import approx_fprime
 from sklearn.base import clone
+from sklearn.utils.estimator_checks import estimator_checks_generator
 from torch import Tensor
 
 from understudy.core.errors import UserError
@@ -402,3 +403,52 @@ def test_climbing_makes_the_deep_kernel_more_probable():
     before = float(brief._likelihood(brief._position))
     after = float(long._likelihood(long._position))
     assert math.isfinite(after) and after > before + 1.0
+
+
+# -- the contract of every surrogate ------------------------------------------------------------
+
+TINY = {
+    "ensemble": {
+        "hidden": (16,),
+        "members": 2,
+        "steps": 150,
+        "learning_rate": 1e-2,
+        "prior_variance": 1.0,
+        "noise_variance": 0.1,
+    },
+    "lla": {"hidden": (16,), "steps": 150, "tuning_steps": 5},
+    "ibnn": {},
+    "dkl": {"hidden": (8, 8), "pretraining_steps": 200, "steps": 100},
+}
+EXPECTED_FAILURES = {
+    "check_sample_weights_pandas_series": "sample weights are not part of the contract",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("estimator", "check"),
+    [
+        pytest.param(estimator, check, id=f"{name}-{getattr(check, 'func', check).__name__}")
+        for name, settings in TINY.items()
+        for estimator, check in estimator_checks_generator(
+            study_surrogates()[name].set_params(**settings), mark=None
+        )
+    ],
+)
+def test_scikit_learn_accepts_it_as_a_regressor(estimator, check):
+    name = getattr(check, "func", check).__name__
+    if name in EXPECTED_FAILURES:
+        pytest.skip(EXPECTED_FAILURES[name])
+    check(estimator)
+
+
+@pytest.mark.parametrize("name", ["ensemble", "lla", "ibnn", "dkl"])
+def test_cross_validation_is_by_models_that_missed_the_fold(name):
+    X, y = table(24)
+    folds = np.arange(24) % 3
+    y[0, 0] += 1e3  # one absurd row
+    surrogate = clone(study_surrogates()[name]).set_params(**QUICK[name])
+    out = surrogate.fit_cross_validated(X, y[:, 0], folds)
+    assert out.mean.shape == (24, 1)
+    assert abs(float(out.mean[0])) < 500.0
