@@ -40,6 +40,24 @@ def unseen(candidates: list[Config], n: int, seen: set[tuple[Any, ...]]) -> list
     return (new + old)[:n]
 
 
+def design(searcher: Searcher, first: int, n: int) -> list[Config]:
+    """Points of a searcher's Sobol sequence from one on, passing over those that it knows.
+
+    Parameters
+    ----------
+    searcher : Searcher
+    first : int
+        Place in the sequence, from 0.
+    n : int
+    """
+    space, seed = searcher.problem.space, searcher.seed
+    seen = {key_of(o.config) for o in searcher.observations} | set(map(key_of, searcher.pending))
+    candidates = sobol(space, first, n, seed)
+    if len(seen.union(map(key_of, candidates))) < len(seen) + n:
+        candidates += sobol(space, first + n, _LOOK_AHEAD, seed)
+    return unseen(candidates, n, seen)
+
+
 class RandomSearcher(Searcher):
     """Independent uniform draws: the baseline of every search.
 
@@ -62,9 +80,4 @@ class SobolSearcher(Searcher):
 
     def propose(self, n: int) -> list[Config]:
         """Return the next n points of the sequence."""
-        first = len(self.observations) + len(self.pending)
-        seen = {key_of(o.config) for o in self.observations} | set(map(key_of, self.pending))
-        candidates = sobol(self.problem.space, first, n, self.seed)
-        if len(seen.union(map(key_of, candidates))) < len(seen) + n:
-            candidates += sobol(self.problem.space, first + n, _LOOK_AHEAD, self.seed)
-        return unseen(candidates, n, seen)
+        return design(self, len(self.observations) + len(self.pending), n)

@@ -18,12 +18,11 @@ from understudy.search.bayesopt.beliefs import Beliefs, learn
 from understudy.search.bayesopt.cube import Cube
 from understudy.search.bayesopt.maximise import Maximiser, MultiStart, RelaxAndRound, Search
 from understudy.search.bayesopt.portfolio import Portfolio, named
-from understudy.search.designs import key_of, sobol, unseen
+from understudy.search.designs import design
 
 MOST_ROWS = 400
 """Runs that a model learns from at most, by default."""
 
-_LOOK_AHEAD = 512
 _CENTRES = 10
 
 
@@ -158,11 +157,7 @@ class BayesianSearcher(Searcher):
 
     def design(self, first: int, n: int) -> list[Config]:
         """Return points of the Sobol sequence from one on, passing over those that were run."""
-        seen = {key_of(o.config) for o in self.observations} | set(map(key_of, self.pending))
-        candidates = sobol(self.problem.space, first, n, self.seed)
-        if len(seen.union(map(key_of, candidates))) < len(seen) + n:
-            candidates += sobol(self.problem.space, first + n, _LOOK_AHEAD, self.seed)
-        return unseen(candidates, n, seen)
+        return design(self, first, n)
 
     def _by_model(self, n: int, chosen: list[Config]) -> list[Config]:
         history = (len(self.observations), len(self.pending))
