@@ -123,6 +123,42 @@ def _check_network(hidden: tuple[int, ...], activation: str, samples: int, steps
         raise UserError(f"samples and max_steps must be at least 1, got {samples} and {steps}")
 
 
+def _sparse_network(
+    sizes: tuple[int, ...],
+    model: SparseBayesianSurrogate | SparseBayesianClassifier,
+    normalised: bool,
+    networks: int | None = None,
+) -> nn.Module:
+    with torch.device("meta"):  # whose values would be drawn and thrown away
+        dense = Perceptron(sizes, model.activation, normalised)
+    return bayesianize(
+        dense,
+        model.density,
+        sparse_first=model.sparse_first,
+        init=INIT,
+        networks=networks,
+        seed=model.seed,
+    )
+
+
+def _training(
+    model: SparseBayesianSurrogate | SparseBayesianClassifier, rows: int
+) -> SparseSubspaceInference:
+    return SparseSubspaceInference(
+        epochs=_epochs(model.max_steps, rows, model.batch_size),
+        batch_size=model.batch_size,
+        optimizer="adam",
+        learning_rate=model.learning_rate,
+        likelihood_rate=2.0,
+        weight_decay=0.0,
+        kl_scale=model.kl_scale,
+        delta=max(2, min(100, model.max_steps // 20)),
+        removal=model.removal,
+        max_seconds=model.max_seconds,
+        seed=model.seed,
+    )
+
+
 def _epochs(max_steps: int, rows: int, batch_size: int) -> int:
     """Epochs of about that many steps in all."""
     return max(1, round(max_steps / max(rows // min(batch_size, rows), 1)))
@@ -212,7 +248,7 @@ class SparseBayesianSurrogate(Surrogate):
         x = ((U - self._shift) / self._spread).float()
         stack = self._network(U.shape[1], Z.shape[1], len(inside))
         noise = GaussianNoise(Z.shape[1], len(inside))
-        outcome = self._training(int(inside.sum(1).max())).fit(
+        outcome = _training(self, int(inside.sum(1).max())).fit(
             stack, x, Z.float(), noise, inside, interrupt="return"
         )
         variance = noise.variance.detach().double()
@@ -226,30 +262,7 @@ class SparseBayesianSurrogate(Surrogate):
 
     def _network(self, inputs: int, outputs: int, networks: int | None = None) -> nn.Module:
         sizes = (inputs, *map(int, self.hidden), outputs)
-        return bayesianize(
-            Perceptron(sizes, self.activation),
-            self.density,
-            sparse_first=self.sparse_first,
-            init=INIT,
-            networks=networks,
-            seed=self.seed,
-        )
-
-    def _training(self, rows: int) -> SparseSubspaceInference:
-        epochs = _epochs(self.max_steps, rows, self.batch_size)
-        return SparseSubspaceInference(
-            epochs=epochs,
-            batch_size=self.batch_size,
-            optimizer="adam",
-            learning_rate=self.learning_rate,
-            likelihood_rate=2.0,
-            weight_decay=0.0,
-            kl_scale=self.kl_scale,
-            delta=max(2, min(100, self.max_steps // 20)),
-            removal=self.removal,
-            max_seconds=self.max_seconds,
-            seed=self.seed,
-        )
+        return _sparse_network(sizes, self, normalised=False, networks=networks)
 
     def _keep(self, network: nn.Module, variance: Tensor) -> None:
         """Keep a trained network, its noise variance (m,) and the functions drawn from it."""
@@ -368,7 +381,7 @@ class SparseBayesianClassifier(ClassifierMixin, BaseEstimator):
         shift = inputs.mean(0)
         self._scaling = shift, torch.where(spread > 1e-12 * (1.0 + shift.abs()), spread, 1.0)
         network = self._network()
-        self._training(len(inputs)).fit(
+        _training(self, len(inputs)).fit(
             network, self._scaled(inputs).float(), torch.from_numpy(codes), cross_entropy
         )
         return self._keep(network)
@@ -380,27 +393,7 @@ class SparseBayesianClassifier(ClassifierMixin, BaseEstimator):
 
     def _network(self) -> nn.Module:
         sizes = (self.n_features_in_, *map(int, self.hidden), len(self.classes_))
-        return bayesianize(
-            Perceptron(sizes, self.activation, normalised=True),
-            self.density,
-            sparse_first=self.sparse_first,
-            init=INIT,
-            seed=self.seed,
-        )
-
-    def _training(self, rows: int) -> SparseSubspaceInference:
-        return SparseSubspaceInference(
-            epochs=_epochs(self.max_steps, rows, self.batch_size),
-            batch_size=self.batch_size,
-            optimizer="adam",
-            learning_rate=self.learning_rate,
-            weight_decay=0.0,
-            kl_scale=self.kl_scale,
-            delta=max(2, min(100, self.max_steps // 20)),
-            removal=self.removal,
-            max_seconds=self.max_seconds,
-            seed=self.seed,
-        )
+        return _sparse_network(sizes, self, normalised=True)
 
     def _scaled(self, X: Tensor) -> Tensor:
         shift, spread = self._scaling
