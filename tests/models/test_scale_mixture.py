@@ -143,6 +143,21 @@ def test_importance_sampling_from_the_prior_agrees_with_the_closed_form(process)
     assert (sampled.effective_sample_size_ > 100.0).all()
 
 
+def test_all_draws_together_have_the_tail_of_t_far_outside():
+    X, y = (v[:20] for v in table())
+    exact = StudentTProcess(depth=1, learn_kernel=False).fit(X, y)
+    options = {"depth": 1, "learn_kernel": False, "scale_prior": InverseGamma(2.0, 2.0)}
+    sampled = ScaleMixtureSurrogate(**options).fit(X, y)
+    at = table(n=3, seed=8)[0]
+    t = exact.student_t(at)
+    far = t.mean + 20.0 * t.scale
+    whole, brief = sampled.sampled_predictive(at), sampled.predictive(at)
+    assert torch.allclose(whole.log_density(far), t.log_prob(far), atol=0.05)
+    assert (
+        float((brief.log_density(far) - t.log_prob(far)).max()) < -1.0
+    )  # 16 Gaussians fall sooner
+
+
 def test_a_point_mass_is_the_gaussian_process():
     X, Y = table()
     at = table(n=6, seed=3)[0]

@@ -67,17 +67,28 @@ def test_the_closed_form_of_the_evidence_is_the_integral():
     assert closed == pytest.approx(by_integration(prior, 10, 25.0), abs=1e-8)
 
 
-def test_the_adapted_proposal_is_exact_for_an_inverse_gamma():
+def test_the_adapted_proposal_integrates_an_inverse_gamma_to_many_digits():
     prior, Q = InverseGamma(2.0, 2.0), numbers(3.0, 5000.0)
     found = importance(prior, 50, Q, proposal="adapted")
-    assert torch.allclose(found.effective_size, numbers(1000.0, 1000.0), rtol=1e-6)
-    assert torch.allclose(found.log_evidence, prior.log_evidence(50, Q), atol=1e-9)
+    assert (found.effective_size > 500.0).all()
+    assert torch.allclose(found.log_evidence, prior.log_evidence(50, Q), atol=1e-5)
+
+
+def test_the_adapted_proposal_reaches_far_into_the_tail():
+    found = importance(InverseGamma(2.0, 2.0), 160, numbers(2440.0), proposal="adapted")
+    posterior = stats.invgamma(82.0, scale=1222.0)
+    assert float(found.values.max()) > 5.0 * posterior.ppf(0.5)
+    y = 25.0 * posterior.mean() ** 0.5  # of a normal of variance s: the density is that of t
+    log_normal = -0.5 * (2.0 * math.pi * found.values).log() - 0.5 * y**2 / found.values
+    density = torch.logsumexp(log_normal + found.log_weights.log_softmax(0), 0)
+    exact = stats.t(164.0, scale=(1222.0 / 82.0) ** 0.5).logpdf(y)
+    assert float(density) == pytest.approx(exact, abs=0.05)
 
 
 def test_a_prior_that_collapses_is_left_for_the_adapted_proposal():
     Q = numbers(4e5)
     assert float(importance(BurrXII(2.0, 2.0), 400, Q, proposal="prior").effective_size) < 10.0
-    assert float(importance(BurrXII(2.0, 2.0), 400, Q, proposal="auto").effective_size) > 800.0
+    assert float(importance(BurrXII(2.0, 2.0), 400, Q, proposal="auto").effective_size) > 400.0
 
 
 def test_the_prior_serves_as_proposal_where_it_can():

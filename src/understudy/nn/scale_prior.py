@@ -12,9 +12,10 @@ importance sampling:
 
 .. math:: s_j \sim q, \qquad w_j \propto s_j^{-n/2} e^{-Q / 2 s_j}\, \frac{h(s_j)}{q(s_j)}
 
-with stratified draws of :math:`q = H` or, where that leaves too few effective draws, of the inverse
-gamma whose logarithm has the mode and the curvature there of the posterior's, which is the
-posterior itself where H is inverse gamma.
+with stratified draws of :math:`q = H` or, where that leaves too few effective draws, of a defensive
+mixture: half from the inverse gamma whose logarithm has the mode, and the curvature there, of the
+posterior's, which is the posterior itself where H is inverse gamma; and half from one of the same
+mode and a sixteenth of the shape, for the tails.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from understudy.core.errors import UserError
 
 PROPOSALS = ("auto", "prior", "adapted")
 _LOG_GRID = torch.linspace(-60.0, 60.0, 241, dtype=torch.float64)
+_WIDER = 16.0  # the wide half of the adapted draws has this share of the other's shape
 _LEAST_EFFECTIVE = 0.1  # share of effective draws below which the prior is left as proposal
 
 
@@ -267,8 +269,8 @@ def importance(
     draws : int
         Stratified, 1000 as in the official code.
     proposal : {"auto", "prior", "adapted"}
-        The prior; the inverse gamma like the posterior; or the first of them that leaves a tenth of
-        the draws effective.
+        The prior; the mixture near the posterior; or the first of them that leaves a tenth of the
+        draws effective.
     """
     if proposal == "auto":
         found = importance(prior, rows, quadratic, draws, "prior")
@@ -280,10 +282,14 @@ def importance(
     if proposal == "prior":
         s = prior.quantile(u).unsqueeze(1).expand(-1, len(quadratic))
         return WeightedScales(s, -n * s.log() - 0.5 * Q / s)
-    q = _matched(prior, rows, quadratic.detach())
-    s = q.quantile(u.unsqueeze(1).expand(-1, len(quadratic)))
+    near = _matched(prior, rows, quadratic.detach())
+    wide = InverseGamma(near.alpha / _WIDER, near.beta / _WIDER)
+    s = torch.cat(
+        [q.quantile(u[::2].unsqueeze(1).expand(-1, len(quadratic))) for q in (near, wide)]
+    )
+    log_q = torch.logaddexp(near.log_density(s), wide.log_density(s)) - math.log(2.0)
     likelihood = -n * s.log() - 0.5 * Q / s
-    return WeightedScales(s, likelihood + prior.log_density(s) - q.log_density(s))
+    return WeightedScales(s, likelihood + prior.log_density(s) - log_q)
 
 
 def _matched(prior: ScalePrior, rows: int, quadratic: Tensor) -> InverseGamma:

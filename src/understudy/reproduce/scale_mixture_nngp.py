@@ -289,19 +289,16 @@ def _regressions(size: _Size, seeds: range) -> list[Claim]:
 
 def _scores(X: np.ndarray, y: np.ndarray, T: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """Negative log density a test row, in units of the training targets' deviation."""
-    inverse_gamma = InverseGamma(2.0, 2.0)
-    models = {
-        "GP": InfiniteWidthSurrogate(),
-        "t": StudentTProcess(alpha=2.0),
-        "sampled t": ScaleMixtureSurrogate(scale_prior=inverse_gamma),
+    gaussian, process = InfiniteWidthSurrogate().fit(X, y), StudentTProcess(alpha=2.0).fit(X, y)
+    sampled = ScaleMixtureSurrogate(scale_prior=InverseGamma(2.0, 2.0)).fit(X, y)
+    burr, target = _best_burr(X, y), torch.from_numpy(truth).unsqueeze(1)
+    log_densities = {
+        "GP": gaussian.predictive(T).log_density(target),
+        "t": process.student_t(T).log_prob(target),
+        "sampled t": sampled.sampled_predictive(T).log_density(target),
+        "Burr XII": burr.sampled_predictive(T).log_density(target),
     }
-    fitted = {name: model.fit(X, y) for name, model in models.items()}
-    fitted["Burr XII"] = _best_burr(X, y)
-    target = torch.from_numpy(truth).unsqueeze(1)
-    return {
-        name: -float(model.predictive(T).log_density(target).mean()) - math.log(y.std())
-        for name, model in fitted.items()
-    }
+    return {k: -float(v.mean()) - math.log(y.std()) for k, v in log_densities.items()}
 
 
 def _best_burr(X: np.ndarray, y: np.ndarray) -> ScaleMixtureSurrogate:

@@ -23,7 +23,9 @@ the data, up to the Gaussian process. The constant mean c is at its most likely 
 
 Predictive distributions are mixtures of 16 Gaussians, at the scales of the nodes of the trapezium
 rule in the normal score of s: of the log density of t with 6 or more degrees of freedom the error
-is at most 1e-5 in the central 99.8 % and 1e-3 in the central 99.998 %.
+is at most 1e-5 in the central 99.8 % and 1e-3 in the central 99.998 %. Far outside, where t falls
+as a power, the mixture falls as a Gaussian of its largest scale; `StudentTProcess.student_t` and
+`ScaleMixtureSurrogate.sampled_predictive` do not.
 """
 
 from __future__ import annotations
@@ -184,6 +186,14 @@ class _ScaleMixture(InfiniteWidthSurrogate):
 
         return values
 
+    @torch.no_grad()
+    def _gaussian(self, X: ArrayLike) -> Predictive:
+        """Predictive distribution at X (n, d) at s = 1, in the units of y."""
+        outputs = torch.arange(self.n_outputs_)
+        rows = self._scaled(torch.from_numpy(self._checked(X))).split(self.chunk_rows)
+        parts = [GaussianProcess._predictive_of(self, part, outputs) for part in rows]
+        return Predictive.concatenate(parts).affine(self._y_shift, self._y_scale)
+
     # -- cross-validation ---------------------------------------------------------------------
 
     def _held_out(self, folds: NDArray[np.int_]) -> Predictive:
@@ -287,14 +297,7 @@ class StudentTProcess(_ScaleMixture):
 
     def student_t(self, X: ArrayLike) -> StudentT:
         """Exact predictive distribution of new observations at X (n, d), in the units of y."""
-        scaled = self._scaled(torch.from_numpy(self._checked(X)))
-        outputs = torch.arange(self.n_outputs_)
-        with torch.no_grad():
-            parts = [
-                GaussianProcess._predictive_of(self, rows, outputs)
-                for rows in scaled.split(self.chunk_rows)
-            ]
-        gaussian = Predictive.concatenate(parts).affine(self._y_shift, self._y_scale)
+        gaussian = self._gaussian(X)
         df = 2.0 * self.alpha + len(self._targets)
         widening = ((2.0 * self.alpha + self._quadratic) / df).sqrt()
         return StudentT(gaussian.loc[0], widening * gaussian.scale[0], df)
@@ -371,6 +374,20 @@ class ScaleMixtureSurrogate(_ScaleMixture):
         if isinstance(prior, PointMass):
             return prior
         return importance(prior, rows, quadratic, self.num_samples, self.proposal)
+
+    @torch.no_grad()
+    def sampled_predictive(self, X: ArrayLike) -> Predictive:
+        """Predictive distribution of new observations at X (n, d) with a component for every draw.
+
+        That of `predictive` has 16; beyond five of its standard deviations this one is better, and
+        it takes `num_samples` times as much memory as means.
+        """
+        gaussian = self._gaussian(X)
+        if not isinstance(self._scales, WeightedScales):
+            return gaussian
+        scale = gaussian.scale * self._scales.values.sqrt().unsqueeze(1)
+        weight = self._scales.log_weights.softmax(0).unsqueeze(1)
+        return Predictive(gaussian.loc.expand(scale.shape), scale, weight)
 
     @property
     def effective_sample_size_(self) -> NDArray[np.float64]:
