@@ -10,7 +10,11 @@ from scipy import stats
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from understudy.core.errors import UserError
-from understudy.core.posterior import ScaleMixturePosterior, independent_gaussian
+from understudy.core.posterior import (
+    MixturePosterior,
+    ScaleMixturePosterior,
+    independent_gaussian,
+)
 from understudy.models.tabular.infinite_width import InfiniteWidthSurrogate
 from understudy.models.tabular.scale_mixture import (
     BurrXII,
@@ -238,6 +242,17 @@ def test_one_output_of_several_can_be_optimised(mixture):
     at = torch.rand(3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     value = qUpperConfidenceBound(model, 2.0, objective=LinearMCObjective(weights))(at)
     assert value.shape == (3,) and bool(torch.isfinite(value).all())
+
+
+def test_it_joins_a_stack_of_other_surrogates(process, mixture):
+    at = torch.from_numpy(table(n=4, seed=7)[0])
+    parts = [surrogate.posterior(at) for surrogate in (process, mixture)]
+    weights = torch.tensor([[0.25, 1.0], [0.75, 0.0]], dtype=torch.float64)
+    stack = MixturePosterior(parts, weights)
+    torch.manual_seed(0)
+    draws = stack.rsample(torch.Size([3000]))
+    error = (stack.variance / 3000).sqrt()
+    assert bool(((draws.mean(0) - stack.mean).abs() < 5.0 * error).all())
 
 
 def test_drawn_functions_have_the_heavy_tails_of_the_process():
