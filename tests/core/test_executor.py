@@ -178,6 +178,16 @@ def test_workers_and_their_programs_end_with_the_process_that_started_them(
     until(lambda: not any(map(is_alive, processes)))
 
 
+def test_a_program_that_forgets_to_close_ends_all_the_same() -> None:
+    code = (
+        "import time; from understudy.core.executor import executor\n"
+        "running = executor('local', 1); task = running.submit(abs, -3)\n"
+        "print(task.result()); running.submit(time.sleep, 600)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "3\n")
+
+
 @pytest.mark.parametrize(("kind", "workers", "words"), [("cloud", 1, "'cloud'"), ("local", 0, "0")])
 def test_a_wrong_executor_is_refused(kind: str, workers: int, words: str) -> None:
     with pytest.raises(UserError, match=words):

@@ -12,6 +12,8 @@ task only, and is replaced.
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import os
 import pickle
 import queue
@@ -143,6 +145,7 @@ class LocalExecutor(Executor):
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._closed = threading.Event()
         self._slots = [_Slot(self._tasks, self._closed, number) for number in range(workers)]
+        atexit.register(self.close)  # before multiprocessing waits for what is never to end
 
     def submit(
         self, function: Callable[..., T], *arguments: Any, timeout: float | None = None
@@ -161,6 +164,7 @@ class LocalExecutor(Executor):
         if self._closed.is_set():
             return
         self._closed.set()
+        atexit.unregister(self.close)
         for slot in self._slots:
             slot.wake()
         for slot in self._slots:
@@ -179,7 +183,7 @@ class _Slot:
         self, tasks: queue.SimpleQueue[_Task | None], closed: threading.Event, number: int
     ) -> None:
         self._tasks, self._closed = tasks, closed
-        self._wake_read, self._wake_write = os.pipe()
+        self._wake_read, self._wake_write = multiprocessing.Pipe(duplex=False)
         self._thread = threading.Thread(
             target=self._serve, name=f"understudy-worker-{number}", daemon=True
         )
@@ -192,13 +196,13 @@ class _Slot:
 
     def wake(self) -> None:
         self._tasks.put(None)
-        os.write(self._wake_write, b"x")
+        self._wake_write.send_bytes(b"end")
 
     def join(self) -> None:
         if self._thread.ident is not None:
             self._thread.join()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        self._wake_read.close()
+        self._wake_write.close()
 
     def _serve(self) -> None:
         while not self._closed.is_set():
@@ -241,8 +245,6 @@ class _Slot:
         return content
 
     def _worker(self) -> tuple[SpawnProcess, Connection]:
-        import multiprocessing
-
         if self._process is not None and self._pipe is not None and self._process.is_alive():
             return self._process, self._pipe
         self._end()
@@ -326,7 +328,6 @@ def _leave(number: int, frame: object) -> None:
 
 def _die_with_parent() -> None:
     """End this worker and its programs when the process that started it is gone."""
-    import multiprocessing
     from multiprocessing.connection import wait
 
     parent = multiprocessing.parent_process()
