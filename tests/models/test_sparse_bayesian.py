@@ -51,7 +51,7 @@ def iris() -> SparseBayesianClassifier:
         pytest.param(e, check, id=f"{type(e).__name__}-{getattr(check, 'func', check).__name__}")
         for model in (
             SparseBayesianSurrogate(**TINY, max_steps=60),
-            SparseBayesianClassifier(**TINY, max_steps=80),
+            SparseBayesianClassifier(**{**TINY, "hidden": (32, 32)}, max_steps=150),
         )
         for e, check in estimator_checks_generator(model, mark=None)
     ],
