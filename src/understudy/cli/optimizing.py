@@ -174,7 +174,8 @@ def optimize_live(
     )
     if trials == 0:
         return study, False
-    with StudyDisplay(study, quiet) as display, Interruption(display.say) as interruption:
-        with executor("ray" if kind == "ray" else "local", parallel) as running:
-            Coordinator(study, run, running, trials, display, interruption.stop).work()
-        return study, interruption.stop.is_set()
+    running = executor("ray" if kind == "ray" else "local", parallel)
+    # Ray takes the signal to end for itself, so that the handlers come after it.
+    with running, StudyDisplay(study, quiet) as display, Interruption(display.say) as interruption:
+        Coordinator(study, run, running, trials, display, interruption.stop).work()
+    return study, interruption.stop.is_set()
