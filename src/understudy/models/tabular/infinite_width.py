@@ -218,7 +218,7 @@ class InfiniteWidthSurrogate(GaussianProcess):
         paper. On tables of simulations 2 predict as well at half the cost.
     activation : str
         A name of `understudy.nn.gaussian_expectation.NAMED`. ReLU and erf have kernels in closed
-        form; a smooth one such as GELU costs some twenty times as much to fit.
+        form; others, such as GELU, cost some ten times as much to fit.
     weight_variance, bias_variance : float
         Of the network's prior: where learning starts, or kept.
     learn_kernel : bool
