@@ -20,8 +20,8 @@ _HEAD = """# Benchmarks of search
 are choices, with qLogNEI or qLogNEHVI), Ax's client, Optuna's TPE and Gaussian process samplers,
 HEBO and random search, each with its own defaults, in its own environment. On every problem, with
 every seed, all are told the same ten first runs and propose ten batches of five: 60 evaluations.
-Problems and seeds were fixed before any result was looked at, and all runs are shown. BoTorch is
-given the reference point of the hypervolume; HEBO takes one objective. TPE is multivariate with a
+Problems and seeds were fixed before any result was looked at, and all runs are shown. BoTorch and
+understudy are given the reference point of the hypervolume; HEBO takes one objective. TPE is multivariate with a
 constant liar, as is advised for batches.
 """  # noqa: E501
 

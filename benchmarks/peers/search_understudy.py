@@ -27,7 +27,9 @@ class Understudy:
     def __init__(self, problem: dict[str, Any]) -> None:
         objectives = tuple(Objective(**objective) for objective in problem["objectives"])
         self.searcher = BayesianSearcher(
-            Problem(space(problem["inputs"]), objectives), seed=problem["seed"]
+            Problem(space(problem["inputs"]), objectives),
+            seed=problem["seed"],
+            reference=problem["reference_point"],
         )
 
     def tell(self, config: Config, values: Values) -> None:

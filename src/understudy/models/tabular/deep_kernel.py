@@ -7,8 +7,10 @@ Wilson et al. 2016, arXiv 1511.02222. With features :math:`\phi_w(x)`,
           \quad r^2 = \sum_l (\phi_l - \phi'_l)^2 / \ell_l^2
 
 and :math:`w, \ell, s, \sigma` maximise the marginal likelihood. Outputs share the features and have
-kernels of their own. Priors are those of Li et al. 2024, arXiv 2305.20028: Gamma(3, 6) on
-lengthscales, Gamma(2, 0.15) on :math:`s^2`, Gamma(1.1, 0.05) on :math:`\sigma^2`.
+kernels of their own. Priors are those of Li et al. 2024, arXiv 2305.20028: Gamma(2, 0.15) on
+:math:`s^2`, Gamma(1.1, 0.05) on :math:`\sigma^2`, and Gamma(3, 6) on lengthscales as shares of the
+range of a feature. Features here have unit deviation and a range of about six, so it is
+Gamma(3, 1) on theirs.
 
 The marginal likelihood of a deep kernel overfits worse than the network alone (Ober et al. 2021,
 arXiv 2102.12108), so: the network first learns by squared error, stopped by rows it has not seen;
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LEAST_NOISE = 1e-6
+_RANGE = 6.0  # of a feature of unit deviation
 
 
 def matern(a: Tensor, b: Tensor) -> Tensor:
@@ -121,7 +124,7 @@ class DeepKernel(nn.Module):
         def gamma(log: Tensor, shape: float, rate: float) -> Tensor:
             return ((shape - 1.0) * log - rate * log.exp()).flatten(1).sum(1)
 
-        first = gamma(self.lengths, 3.0, 6.0 / 6.0) + gamma(self.outputscale, 2.0, 0.15)
+        first = gamma(self.lengths, 3.0, 6.0 / _RANGE) + gamma(self.outputscale, 2.0, 0.15)
         return first + gamma(self.noise, 1.1, 0.05)
 
     def pick(self, which: slice) -> DeepKernel:
@@ -227,20 +230,6 @@ class DeepKernelSurrogate(Surrogate):
         self.learning_rate = learning_rate
         self.max_seconds = max_seconds
         self.seed = seed
-
-    @classmethod
-    def of_the_study(cls, **changes: int | float | str | None) -> DeepKernelSurrogate:
-        """As in Li et al. 2024 for few inputs: three layers of 128 tanh, long runs."""
-        settings = {
-            "features": 128,
-            "activation": "tanh",
-            "width": 128,
-            "depth": 3,
-            "pretraining_steps": 1_000,
-            "steps": 5_000,
-            "learning_rate": 1e-3,
-        }
-        return cls(**(settings | changes))  # type: ignore[arg-type]
 
     def _fit(self, U: Tensor, Z: Tensor) -> None:
         self._fit_folds(U, Z, inner_folds(len(U), self.seed))
