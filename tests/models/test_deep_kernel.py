@@ -235,8 +235,3 @@ def test_an_interrupt_keeps_what_was_learnt(monkeypatch, at):
         surrogate.fit(*table())
     assert len(taken) == at
     assert surrogate.score(*table()) > 0.7
-
-
-def test_options_of_the_study_can_be_changed():
-    surrogate = DeepKernelSurrogate.of_the_study(steps=7)
-    assert (surrogate.steps, surrogate.width, surrogate.activation) == (7, 128, "tanh")
