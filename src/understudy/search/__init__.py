@@ -1,4 +1,4 @@
-"""What should be run next.
+"""What should be run next. Names are imported when first used.
 
 - :class:`BayesianSearcher`: Bayesian optimisation with any surrogate.
 - :class:`RandomSearcher`, :class:`SobolSearcher`: searches that do not learn.
@@ -7,11 +7,22 @@
 All searchers speak `understudy.core.search`: ask for configurations, tell what became of them.
 """
 
-from understudy.search.bayesopt import BayesianSearcher, MultiStart, Portfolio, RelaxAndRound
-from understudy.search.designs import RandomSearcher, SobolSearcher
-from understudy.search.optuna_sampler import UnderstudySampler
+from __future__ import annotations
 
-__all__ = [
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_EXPORTS = {
+    "BayesianSearcher": "understudy.search.bayesopt.searcher",
+    "MultiStart": "understudy.search.bayesopt.maximise",
+    "Portfolio": "understudy.search.bayesopt.portfolio",
+    "RandomSearcher": "understudy.search.designs",
+    "RelaxAndRound": "understudy.search.bayesopt.maximise",
+    "SobolSearcher": "understudy.search.designs",
+    "UnderstudySampler": "understudy.search.optuna_sampler",
+}
+
+__all__ = [  # noqa: F822 - see __getattr__
     "BayesianSearcher",
     "MultiStart",
     "Portfolio",
@@ -20,3 +31,20 @@ __all__ = [
     "SobolSearcher",
     "UnderstudySampler",
 ]
+
+if TYPE_CHECKING:
+    from understudy.search.bayesopt.maximise import MultiStart as MultiStart
+    from understudy.search.bayesopt.maximise import RelaxAndRound as RelaxAndRound
+    from understudy.search.bayesopt.portfolio import Portfolio as Portfolio
+    from understudy.search.bayesopt.searcher import BayesianSearcher as BayesianSearcher
+    from understudy.search.designs import RandomSearcher as RandomSearcher
+    from understudy.search.designs import SobolSearcher as SobolSearcher
+    from understudy.search.optuna_sampler import UnderstudySampler as UnderstudySampler
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'understudy.search' has no attribute {name!r}")
+    value = getattr(import_module(_EXPORTS[name]), name)
+    globals()[name] = value
+    return value

@@ -13,6 +13,7 @@ from understudy.models.tabular.exact_gp import ExactGP
 from understudy.models.tabular.infinite_width import InfiniteWidthSurrogate
 from understudy.models.tabular.laplace import LaplaceSurrogate
 from understudy.models.tabular.polynomial import PolynomialSurrogate
+from understudy.models.tabular.scale_mixture import StudentTProcess
 from understudy.models.tabular.sparse_gp import SparseGP
 
 
@@ -72,6 +73,7 @@ PORTFOLIO: tuple[Candidate, ...] = (
     ),
     Candidate("sparse-gp", SparseGP, lambda task: task.rows > 5_000),
     Candidate("infinite-width", InfiniteWidthSurrogate, lambda task: task.rows <= 2_000),
+    Candidate("student-t", StudentTProcess, lambda task: task.rows <= 100),
     Candidate("deep-ensemble", DeepEnsemble),
     Candidate("boosting", BoostingSurrogate, lambda task: task.rows >= 40, costly=True),
     Candidate("laplace", LaplaceSurrogate, costly=True),
