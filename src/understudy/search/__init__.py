@@ -22,7 +22,7 @@ _EXPORTS = {
     "UnderstudySampler": "understudy.search.optuna_sampler",
 }
 
-__all__ = [  # noqa: F822 - see __getattr__
+__all__ = [
     "BayesianSearcher",
     "MultiStart",
     "Portfolio",
