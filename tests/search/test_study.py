@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -445,16 +446,19 @@ def postgres_program(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory):
+def postgres():
     """Return the URL of an empty database on a server that ends with the tests."""
     if not postgres_program("initdb"):
         pytest.skip("PostgreSQL is not installed, so no study is shared through it")
     pytest.importorskip("psycopg", reason="psycopg is not installed, so PostgreSQL is not tried")
-    folder = tmp_path_factory.mktemp("postgres", numbered=True)
+    with tempfile.TemporaryDirectory(prefix="understudy-postgres-") as folder:
+        yield from served(Path(folder))
+
+
+def served(folder: Path):
+    """Yield the URL of a server whose files are in an empty folder; it stops in the end."""
     user = {} if os.geteuid() else {"user": "nobody", "group": "nogroup"}
     if user:  # initdb refuses root
-        for part in (folder, *list(folder.parents)[:2]):
-            part.chmod(0o755)
         shutil.chown(folder, **user)
     common = {"cwd": folder, "check": True, "capture_output": True, **user, "timeout": 100}
     data, port = folder / "data", 20_000 + os.getpid() % 20_000
@@ -472,7 +476,6 @@ def postgres(tmp_path_factory):
     subprocess.run([*control, "-m", "immediate", "stop"], **common)
 
 
-@pytest.mark.slow
 def test_a_killed_coordinator_loses_no_trial_in_postgresql(problem, tmp_path, postgres) -> None:
     file = problem(WAITS.strip().replace("COUNT", "4"))
     check_that_no_trial_is_lost_and_none_run_twice(file, tmp_path, postgres, 30, 4)
