@@ -297,7 +297,8 @@ class Surrogate(RegressorMixin, BaseEstimator):
     def _checked(self, X: ArrayLike) -> NDArray[np.float64]:
         check_is_fitted(self, "n_outputs_")
         X = X.detach().numpy() if isinstance(X, Tensor) else X
-        return np.ascontiguousarray(validate_data(self, X, reset=False, dtype=np.float64))
+        checked = validate_data(self, X, reset=False, dtype=np.float64)
+        return np.require(checked, requirements=["C", "W"])
 
     def _shaped(self, values: Tensor) -> NDArray[np.float64]:
         array = values.numpy()

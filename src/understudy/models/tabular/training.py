@@ -118,7 +118,7 @@ def train_on_arrays(
     model: FittedSurrogate, X: NDArray[np.float64], y: NDArray[np.float64]
 ) -> FittedSurrogate:
     """Fit the model to plain arrays, named x0, x1, ... and y0, y1, ..."""
-    Y = y.reshape(len(X), -1)
+    X, Y = (np.require(part, requirements=["C", "W"]) for part in (X, y.reshape(len(X), -1)))
     lower, upper = X.min(0), X.max(0)
     upper = np.where(upper > lower, upper, lower + 1.0)
     bounds = zip(lower.tolist(), upper.tolist(), strict=True)
