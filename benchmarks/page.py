@@ -48,8 +48,9 @@ READING = """\
 - SMT's Kriging fits one model an output; its variance has no noise term by default, so on noisy
   tables its intervals cannot cover. A predicted standard deviation under a millionth of the
   output's is raised to that.
-- The peers have the rows of 150 only; with all rows AutoEmulate would take hours a table. SMT is missing on
-  cardiac3: 26 outputs are 26 models of 21 inputs each, some half an hour of CPU time a fit.
+- The peers have the rows of 150 only, as AutoEmulate would take hours a table otherwise. SMT is
+  missing on cardiac3: 26 models of 21 inputs, half an hour a fit if they cost what those of
+  cardiac1 do.
 - BoTorch's GP predicts observations, with its noise.
 - CPU and wall seconds are of the fit alone, without imports or predictions. Peak memory is of the
   whole process. Wall times were taken on a machine with other work and compare less well than CPU
