@@ -274,12 +274,13 @@ def test_on_a_terminal_the_display_shows_stage_time_and_comparison(
 
     from rich.console import Console
 
+    from understudy.cli import display as shown_by
     from understudy.cli import live
     from understudy.core.progress import Standing
 
     stream = io.StringIO()
     screen: Any = Console(file=stream, force_terminal=True, width=80)
-    monkeypatch.setattr(live, "console", lambda stderr: screen)
+    monkeypatch.setattr(shown_by, "console", lambda stderr: screen)
     standings = (
         Standing("slow", "running"),
         Standing("poor", "done", score=1.5, r2=0.2, seconds=1.0),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy.cli.console import console, say, table_of
+from understudy.cli.console import say, table_of
+from understudy.cli.display import Display
 from understudy.cli.stopping import Stopping
 from understudy.core.progress import Progress, Standing
 
@@ -31,7 +31,7 @@ STAGES = {
 _COLUMNS = {"name": "model", "status": "", "score": "score", "r2": "R2", "seconds": "seconds"}
 
 
-class FitDisplay(AbstractContextManager["FitDisplay"]):
+class FitDisplay(Display):
     """Shows each `Progress`: a live table on a terminal, lines elsewhere, nothing when quiet.
 
     Parameters
@@ -43,39 +43,17 @@ class FitDisplay(AbstractContextManager["FitDisplay"]):
     """
 
     def __init__(self, metric: str, quiet: bool = False) -> None:
-        from rich.live import Live
-
-        self._metric, self._quiet = metric, quiet
-        self._screen = console(stderr=True)
-        self._lively = self._screen.is_terminal and not quiet
+        super().__init__(quiet)
+        self._metric = metric
         self._now = Progress("read", 0.0, 0.0)
         self._since = time.monotonic()
         self._said: set[tuple[str, ...]] = set()
-        self._live = Live(
-            get_renderable=self._render, console=self._screen, refresh_per_second=4, transient=True
-        )
-
-    def __enter__(self) -> FitDisplay:
-        if self._lively:
-            self._live.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._lively:
-            self._live.stop()
 
     def __call__(self, progress: Progress) -> None:
         """Show this moment."""
         self._now, self._since = progress, time.monotonic()
         if not self._lively and not self._quiet:
             self._say_news(progress)
-
-    def say(self, text: str) -> None:
-        """Print a line above the display."""
-        if self._lively:
-            self._screen.print(text, markup=False)
-        elif not self._quiet:
-            say(text, stderr=True)
 
     def _say_news(self, progress: Progress) -> None:
         at = f"{progress.elapsed:6.1f} s  "

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from understudy.cli.console import cell, console, say, table_of
+from understudy.cli.console import cell, table_of
+from understudy.cli.display import Display
 from understudy.cli.trials import best_rows, standing
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from understudy.search.study import Study
 
 
-class StudyDisplay(AbstractContextManager["StudyDisplay"]):
+class StudyDisplay(Display):
     """Shows each `Moment` of a study: a live table on a terminal, lines elsewhere.
 
     Parameters
@@ -34,27 +35,12 @@ class StudyDisplay(AbstractContextManager["StudyDisplay"]):
     """
 
     def __init__(self, study: Study, quiet: bool = False) -> None:
-        from rich.live import Live
-
-        self._study, self._quiet = study, quiet
-        self._screen = console(stderr=True)
-        self._lively = self._screen.is_terminal and not quiet
+        super().__init__(quiet)
+        self._study = study
         self._now: Moment | None = None
         self._rows: list[dict[str, Any]] = []
         self._standing = ""
         self._since = time.monotonic()
-        self._live = Live(
-            get_renderable=self._render, console=self._screen, refresh_per_second=4, transient=True
-        )
-
-    def __enter__(self) -> StudyDisplay:
-        if self._lively:
-            self._live.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._lively:
-            self._live.stop()
 
     def __call__(self, moment: Moment) -> None:
         """Show this moment."""
@@ -64,13 +50,6 @@ class StudyDisplay(AbstractContextManager["StudyDisplay"]):
         self._now, self._since = moment, time.monotonic()
         if moment.news and (not self._lively or "failed" in moment.news):
             self.say(f"{moment.elapsed:6.1f} s  {moment.news}")
-
-    def say(self, text: str) -> None:
-        """Print a line above the display."""
-        if self._lively:
-            self._screen.print(text, markup=False)
-        elif not self._quiet:
-            say(text, stderr=True)
 
     def _render(self) -> Group:
         from rich.console import Group
