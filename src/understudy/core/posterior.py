@@ -55,7 +55,34 @@ class FunctionSamplePosterior(EnsemblePosterior):
         return FunctionSamplePosterior(samples, noise)
 
 
-class MixturePosterior(Posterior):
+class _LatentPosterior(Posterior):
+    """A posterior of which a draw is one of many Gaussians, the same for all points of a draw.
+
+    Beside q standard normals an output, a draw takes one more, which picks the Gaussian.
+    """
+
+    @property
+    def base_sample_shape(self) -> torch.Size:
+        """Shape (*batch, q + 1, m): q standard normals an output, then the one that picks."""
+        *batch, q, m = self._extended_shape()
+        return torch.Size([*batch, q + 1, m])
+
+    @property
+    def batch_range(self) -> tuple[int, int]:
+        """Dimensions over which base samples are shared."""
+        return (0, -2)
+
+    def _extended_shape(self, sample_shape: torch.Size = torch.Size()) -> torch.Size:  # noqa: B008
+        return torch.Size([*sample_shape, *self.mean.shape])
+
+    def rsample(self, sample_shape: torch.Size | None = None) -> Tensor:
+        """Draws, (*sample_shape, *batch, q, m)."""
+        shape = torch.Size([1]) if sample_shape is None else torch.Size(sample_shape)
+        base = torch.randn(*shape, *self.base_sample_shape, dtype=self.dtype, device=self.device)
+        return self.rsample_from_base_samples(shape, base)
+
+
+class MixturePosterior(_LatentPosterior):
     r"""Mixture of K posteriors of the same points, weighted per output.
 
     A draw first picks a component for each output (by inverse transform of one uniform number),
@@ -96,25 +123,8 @@ class MixturePosterior(Posterior):
         """Number type of the components."""
         return self.components[0].dtype
 
-    @property
-    def base_sample_shape(self) -> torch.Size:
-        """Shape (*batch, q + 1, m): q standard normals an output, then one that picks."""
-        *batch, q, m = self._extended_shape()
-        return torch.Size([*batch, q + 1, m])
-
-    @property
-    def batch_range(self) -> tuple[int, int]:
-        """Dimensions over which base samples are shared."""
-        return (0, -2)
-
     def _extended_shape(self, sample_shape: torch.Size = torch.Size()) -> torch.Size:  # noqa: B008
         return torch.Size([*sample_shape, *self.components[0].mean.shape])
-
-    def rsample(self, sample_shape: torch.Size | None = None) -> Tensor:
-        """Draws, (*sample_shape, *batch, q, m)."""
-        shape = torch.Size([1]) if sample_shape is None else torch.Size(sample_shape)
-        base = torch.randn(*shape, *self.base_sample_shape, dtype=self.dtype, device=self.device)
-        return self.rsample_from_base_samples(shape, base)
 
     def rsample_from_base_samples(self, sample_shape: torch.Size, base_samples: Tensor) -> Tensor:
         """Draws by base samples of shape sample_shape x base_sample_shape."""
@@ -131,7 +141,7 @@ class MixturePosterior(Posterior):
         return draws
 
 
-class ScaleMixturePosterior(Posterior):
+class ScaleMixturePosterior(_LatentPosterior):
     r"""Gaussian process whose covariance has one unknown factor :math:`s` for each output.
 
     .. math:: f = m + \sqrt{s}\,(g - m), \qquad g \sim GP(m, k), \quad s \sim q
@@ -176,26 +186,6 @@ class ScaleMixturePosterior(Posterior):
         """Number type of the Gaussian."""
         return self.gaussian.dtype
 
-    @property
-    def base_sample_shape(self) -> torch.Size:
-        """Shape (*batch, q + 1, m): q standard normals an output, then one for s."""
-        *batch, q, m = self.mean.shape
-        return torch.Size([*batch, q + 1, m])
-
-    @property
-    def batch_range(self) -> tuple[int, int]:
-        """Dimensions over which base samples are shared."""
-        return (0, -2)
-
-    def _extended_shape(self, sample_shape: torch.Size = torch.Size()) -> torch.Size:  # noqa: B008
-        return torch.Size([*sample_shape, *self.mean.shape])
-
-    def rsample(self, sample_shape: torch.Size | None = None) -> Tensor:
-        """Draws, (*sample_shape, *batch, q, m)."""
-        shape = torch.Size([1]) if sample_shape is None else torch.Size(sample_shape)
-        base = torch.randn(*shape, *self.base_sample_shape, dtype=self.dtype, device=self.device)
-        return self.rsample_from_base_samples(shape, base)
-
     def rsample_from_base_samples(self, sample_shape: torch.Size, base_samples: Tensor) -> Tensor:
         """Draws by base samples of shape sample_shape x base_sample_shape."""
         base = base_samples.expand(*sample_shape, *self.base_sample_shape)
@@ -224,13 +214,9 @@ def _draw(posterior: Posterior, shape: torch.Size, normals: Tensor, uniform: Ten
     return posterior.rsample_from_base_samples(shape, index)
 
 
-@GetSampler.register(ScaleMixturePosterior)
-@GetSampler.register(MixturePosterior)
+@GetSampler.register(_LatentPosterior)
 def _mixture_sampler(
-    posterior: MixturePosterior | ScaleMixturePosterior,
-    sample_shape: torch.Size,
-    *,
-    seed: int | None = None,
+    posterior: _LatentPosterior, sample_shape: torch.Size, *, seed: int | None = None
 ) -> MCSampler:
     return SobolQMCNormalSampler(sample_shape=sample_shape, seed=seed)
 
