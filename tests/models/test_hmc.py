@@ -14,7 +14,13 @@ from understudy.core.surrogate import Surrogate
 from understudy.models.tabular.hmc import HMCSurrogate
 from understudy.models.tabular.sampled_network import Problems, best_of_grid, log_score, merged
 from understudy.models.tabular.sghmc import SGHMCSurrogate
-from understudy.nn.bayesian_mlp import FlatMLP, GaussianJoint, NoisyGaussianJoint
+from understudy.nn.bayesian_mlp import (
+    FlatMLP,
+    GaussianJoint,
+    IsotropicPrior,
+    MinibatchJoint,
+    MinibatchNoisyGaussian,
+)
 from understudy.sample import value_and_gradient
 
 HMC_QUICK = {
@@ -270,14 +276,13 @@ def test_a_flat_network_is_the_network_of_its_layers():
 def test_a_minibatch_of_all_rows_has_the_density_and_gradient_of_the_whole():
     fixed, theta = joint()
     rows = torch.arange(9).expand(3, 9)
-    noisy = NoisyGaussianJoint(
-        fixed.network, fixed.x, fixed.y, fixed.prior_variance, rows, torch.tensor([9, 9, 9])
-    )
+    data = MinibatchNoisyGaussian(fixed.network, fixed.x, fixed.y, rows, torch.tensor([9, 9, 9]))
+    noisy = MinibatchJoint(data, IsotropicPrior(fixed.prior_variance))
     log_noise = torch.randn(3, 2, generator=torch.Generator().manual_seed(1)).double()
     position = torch.cat([theta, log_noise], dim=1)
 
     def plain(at: torch.Tensor) -> torch.Tensor:
-        weights, logs = noisy.split(at)
+        weights, logs = data.split(at)
         normal = torch.distributions.Normal
         mean, sd = fixed.network(weights, fixed.x), (0.5 * logs).exp().unsqueeze(1)
         likelihood = normal(mean, sd).log_prob(fixed.y).sum((1, 2))

@@ -13,8 +13,7 @@ different folds of a table, or under different priors, go together. Gradients ar
 they take two thirds of the time that autograd does on small networks.
 
 A `Joint` is a likelihood and a prior; priors over whole layers are in
-`understudy.nn.layer_priors`. `GaussianJoint` and `NoisyGaussianJoint` are those with
-:math:`N(0, \tau^2)` on every weight.
+`understudy.nn.layer_priors`. `GaussianJoint` is the one above.
 """
 
 from __future__ import annotations
@@ -499,54 +498,3 @@ class MinibatchJoint:
         prior, pull = self.prior.value_and_gradient(position[:, :weights])
         gradient[:, :weights] += pull
         return value + prior, gradient
-
-
-@dataclass(frozen=True)
-class NoisyGaussianJoint:
-    """`MinibatchNoisyGaussian` with N(0, prior_variance) weights.
-
-    Parameters
-    ----------
-    network : FlatMLP
-    x : Tensor (n, d)
-    y : Tensor (n, m)
-    prior_variance : Tensor (chains,)
-    rows : LongTensor (chains, r)
-        Rows that each chain sees, then anything.
-    counts : LongTensor (chains,)
-        How many those are.
-    noise_mean, noise_spread : float
-    """
-
-    network: FlatMLP
-    x: Tensor
-    y: Tensor
-    prior_variance: Tensor
-    rows: Tensor
-    counts: Tensor
-    noise_mean: float = 1e-6
-    noise_spread: float = 0.01
-
-    @property
-    def dim(self) -> int:
-        """Number of weights, and of outputs."""
-        return self.network.dim + self.y.shape[1]
-
-    def split(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights (..., dim) and log noise variances (..., m)."""
-        return self._likelihood.split(position)
-
-    def __call__(self, position: Tensor, chosen: Tensor) -> Tensor:
-        """Estimates (chains,) of the log joint density from rows ``chosen`` (chains, batch)."""
-        return self.value_and_gradient(position, chosen)[0]
-
-    def value_and_gradient(self, position: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Estimates (chains,) of the log joint density and (chains, dim) of its gradient."""
-        prior = IsotropicPrior(self.prior_variance)
-        return MinibatchJoint(self._likelihood, prior).value_and_gradient(position, chosen)
-
-    @property
-    def _likelihood(self) -> MinibatchNoisyGaussian:
-        return MinibatchNoisyGaussian(
-            self.network, self.x, self.y, self.rows, self.counts, self.noise_mean, self.noise_spread
-        )
