@@ -25,15 +25,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from understudy.core.errors import UserError
-
-if TYPE_CHECKING:
-    from understudy.models.incontext.task import TaskBatch
+from understudy.models.incontext.task import TaskBatch
 
 EPOCHS = 100
 """Steps m of a curve in the paper."""
@@ -244,13 +241,7 @@ class CurvePrior:
     def __repr__(self) -> str:
         return f"CurvePrior({', '.join(self.components)})"
 
-    def sample(
-        self,
-        batch: int,
-        rows: int,
-        generator: torch.Generator,
-        device: torch.device | None = None,
-    ) -> TaskBatch:
+    def sample(self, batch: int, rows: int, generator: torch.Generator) -> TaskBatch:
         """Draw curves as tasks whose rows are epochs in order; targets are the noisy values.
 
         Parameters
@@ -261,18 +252,13 @@ class CurvePrior:
             Epochs m, at least 2.
         generator : torch.Generator
             Everything is drawn on its device.
-        device : torch.device, optional
-            Where the tasks shall be; the generator's by default.
 
         Returns
         -------
         TaskBatch
             x (B, m, 1) the epochs as t / 101, as the paper's m = 100 has it; y and target (B, m).
         """
-        from understudy.models.incontext.task import TaskBatch
-
         _, noisy = self.curves(batch, rows, generator)
-        noisy = noisy.to(device or generator.device)
         t = torch.arange(1, rows + 1, dtype=noisy.dtype, device=noisy.device)
         x = (t / (EPOCHS + 1)).expand(batch, rows).unsqueeze(-1)
         return TaskBatch(x, noisy, noisy)
