@@ -16,6 +16,8 @@ from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNorm
 from linear_operator.operators import DiagLinearOperator
 from torch import Tensor
 
+from understudy.core.bars import BarDistribution
+
 
 class FunctionSamplePosterior(EnsemblePosterior):
     """A posterior whose every draw is one whole function.
@@ -199,6 +201,73 @@ class ScaleMixturePosterior(_LatentPosterior):
         return self.mean + root * (values - self.mean)
 
 
+class BinnedPosterior(Posterior):
+    """Bar distributions of q points and m outputs, independent of one another.
+
+    Parameters
+    ----------
+    bars : BarDistribution
+        Of cells (*batch, q, m).
+    """
+
+    def __init__(self, bars: BarDistribution) -> None:
+        self.bars = bars
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean, (*batch, q, m)."""
+        return self.bars.mean
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance, (*batch, q, m)."""
+        return self.bars.variance
+
+    def quantile(self, value: Tensor) -> Tensor:
+        """Quantiles at levels (l,), (l, *batch, q, m)."""
+        return self.bars.quantile(value.reshape(-1))
+
+    def density(self, value: Tensor) -> Tensor:
+        """Density of outcomes."""
+        return self.bars.log_density(value).exp()
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the bars."""
+        return self.bars.logits.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number type of the bars."""
+        return self.bars.logits.dtype
+
+    @property
+    def base_sample_shape(self) -> torch.Size:
+        """Shape (*batch, q, m): a standard normal a cell."""
+        return self.bars.logits.shape[:-1]
+
+    @property
+    def batch_range(self) -> tuple[int, int]:
+        """Dimensions over which base samples are shared."""
+        return (0, -2)
+
+    def _extended_shape(self, sample_shape: torch.Size = torch.Size()) -> torch.Size:  # noqa: B008
+        return torch.Size([*sample_shape, *self.base_sample_shape])
+
+    def rsample(self, sample_shape: torch.Size | None = None) -> Tensor:
+        """Draws, (*sample_shape, *batch, q, m)."""
+        shape = torch.Size([1]) if sample_shape is None else torch.Size(sample_shape)
+        base = torch.randn(*shape, *self.base_sample_shape, dtype=self.dtype, device=self.device)
+        return self.rsample_from_base_samples(shape, base)
+
+    def rsample_from_base_samples(self, sample_shape: torch.Size, base_samples: Tensor) -> Tensor:
+        """Draws by inverse transform, differentiable in the bars."""
+        base = base_samples.expand(*sample_shape, *self.base_sample_shape)
+        levels = torch.special.ndtr(base).clamp(1e-6, 1.0 - 1e-6)
+        flat = levels.reshape(-1, *self.base_sample_shape)
+        return self.bars.quantile(flat).reshape(base.shape)
+
+
 def _draw(posterior: Posterior, shape: torch.Size, normals: Tensor, uniform: Tensor) -> Tensor:
     """Draw whole functions from one component: by index where it is a set of functions."""
     if isinstance(posterior, TransformedPosterior):
@@ -214,9 +283,10 @@ def _draw(posterior: Posterior, shape: torch.Size, normals: Tensor, uniform: Ten
     return posterior.rsample_from_base_samples(shape, index)
 
 
+@GetSampler.register(BinnedPosterior)
 @GetSampler.register(_LatentPosterior)
-def _mixture_sampler(
-    posterior: _LatentPosterior, sample_shape: torch.Size, *, seed: int | None = None
+def _normal_sampler(
+    posterior: Posterior, sample_shape: torch.Size, *, seed: int | None = None
 ) -> MCSampler:
     return SobolQMCNormalSampler(sample_shape=sample_shape, seed=seed)
 
@@ -254,6 +324,8 @@ def rescale(posterior: Posterior, shift: Tensor, scale: Tensor) -> Posterior:
         return ScaleMixturePosterior(gaussian, posterior.quantile, posterior.mean_scale)
     if isinstance(posterior, FunctionSamplePosterior):
         return posterior.rescale(shift, scale)
+    if isinstance(posterior, BinnedPosterior):
+        return BinnedPosterior(posterior.bars.affine(shift, scale))
     outcome = Standardize(m=len(shift))
     outcome.means, outcome.stdvs = shift.unsqueeze(0), scale.unsqueeze(0)
     outcome._stdvs_sq = outcome.stdvs.square()

@@ -1,0 +1,1 @@
+"""Networks that learn a new task from its rows alone, in one forward pass."""

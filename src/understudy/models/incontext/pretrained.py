@@ -1,0 +1,190 @@
+"""The networks that come with the package, and the command that makes them.
+
+    python -m understudy.models.incontext.pretrained regression --device cuda --minutes 10
+    python -m understudy.models.incontext.pretrained classification --device cuda --minutes 10
+    python -m understudy.models.incontext.pretrained curves --device cuda --minutes 10
+
+Each writes ``weights/<name>.safetensors`` beside this file, with its training log inside; Ctrl-C
+keeps a checkpoint, and the same command goes on from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from understudy.core.errors import UserError
+from understudy.core.space import nearest
+from understudy.models.incontext.encoding import Encoding
+from understudy.models.incontext.heads import HeadName
+from understudy.models.incontext.network_priors import TabularBNN
+from understudy.models.incontext.pfn import PFN
+from understudy.models.incontext.pretrain import Line, Pretraining, pretrain
+from understudy.models.incontext.response_prior import ResponsePrior
+from understudy.models.incontext.task import Prior
+
+FOLDER = Path(__file__).with_name("weights")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one of the shipped networks is made."""
+
+    prior: Callable[[], Prior]
+    encoding: Encoding
+    head: HeadName
+    plan: Pretraining
+    sizes: dict[str, int]
+    bars: int = 1000
+
+
+def _curves() -> Prior:
+    from understudy.models.incontext.curve_prior import CurvePrior
+
+    return CurvePrior()
+
+
+_SIZES = {"width": 192, "depth": 6, "heads": 3, "hidden": 384}
+
+RECIPES = {
+    "regression": Recipe(
+        ResponsePrior,
+        Encoding(features=10, inputs="unit", outcomes="context"),
+        "bars",
+        Pretraining(
+            steps=20_000,
+            batch=512,
+            rows=256,
+            least_context=2,
+            most_context=200,
+            learning_rate=7e-4,
+            warmup=0.05,
+        ),
+        _SIZES,
+        bars=1000,
+    ),
+    "classification": Recipe(
+        TabularBNN,
+        Encoding(features=60, inputs="standard", outcomes="raw"),
+        "binary",
+        Pretraining(
+            steps=20_000,
+            batch=512,
+            rows=256,
+            least_context=2,
+            most_context=200,
+            learning_rate=7e-4,
+            warmup=0.05,
+        ),
+        _SIZES,
+    ),
+    "curves": Recipe(
+        _curves,
+        Encoding(features=1, inputs="unit", outcomes="unit"),
+        "bars",
+        Pretraining(
+            steps=20_000,
+            batch=1000,
+            rows=100,
+            least_context=1,
+            uniform_context=True,
+            learning_rate=7e-4,
+            warmup=0.05,
+        ),
+        _SIZES,
+        bars=1000,
+    ),
+}
+
+
+@cache
+def pretrained(name: str) -> PFN:
+    """Return a network that comes with the package: regression, classification or curves.
+
+    It is shared by all who ask for it: copy it before you train it further.
+    """
+    if name not in RECIPES:
+        raise UserError(f"no pre-trained network {name!r}{nearest(name, list(RECIPES))}")
+    return PFN.load(FOLDER / f"{name}.safetensors")
+
+
+def make(name: str, changes: dict[str, Any], on_line: Callable[[Line], None] | None = None) -> PFN:
+    """Train one of the shipped networks by its recipe, with changes to its plan."""
+    recipe = RECIPES[name]
+    plan = replace(recipe.plan, **changes)
+    start = time.perf_counter()
+    model = PFN.pretrained_on(
+        recipe.prior(),
+        plan,
+        recipe.encoding,
+        recipe.head,
+        bars=recipe.bars,
+        on_line=on_line,
+        **recipe.sizes,
+    )
+    cuda = plan.device == "cuda"
+    device = torch.cuda.get_device_name() if cuda else platform.machine()
+    seconds = round(time.perf_counter() - start)
+    return model.noted(device=device, seconds=seconds, torch=torch.__version__)
+
+
+def measured_steps(name: str, changes: dict[str, Any], minutes: float) -> int:
+    """Return the steps that fit into so many minutes, by the speed of some."""
+    recipe = RECIPES[name]
+    plan = replace(recipe.plan, **changes, checkpoint=None, log_every=10, steps=60)
+    from understudy.models.incontext.heads import Bars, Binary
+    from understudy.models.incontext.pretrain import sample_borders
+    from understudy.nn.in_context import Architecture, PFNTransformer
+
+    prior = recipe.prior()
+    bars = Bars(sample_borders(prior, recipe.encoding, plan, recipe.bars))
+    head = bars if recipe.head == "bars" else Binary()
+    sizes = Architecture(recipe.encoding.features, head.outputs, **recipe.sizes)
+    lines = pretrain(PFNTransformer(sizes), prior, recipe.encoding, head, plan)
+    each = (lines[-1].seconds - lines[2].seconds) / (lines[-1].step - lines[2].step)
+    return max(int((60.0 * minutes - lines[-1].seconds) / max(each, 1e-4)) // 100 * 100, 100)
+
+
+def main(arguments: list[str]) -> None:
+    """Train one of the shipped networks."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("name", choices=list(RECIPES))
+    parser.add_argument("--steps", type=int, help="optimiser steps; the recipe's by default")
+    parser.add_argument("--minutes", type=float, help="as many steps as fit into this time")
+    parser.add_argument("--batch", type=int, help="data sets a step")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--output", type=Path, default=FOLDER)
+    chosen = parser.parse_args(arguments)
+    torch.set_float32_matmul_precision("high")
+    changes: dict[str, Any] = {"seed": chosen.seed, "device": chosen.device}
+    if chosen.device == "cuda":
+        changes |= {"precision": "bf16-mixed", "compiled": True}
+    if chosen.batch:
+        changes["batch"] = chosen.batch
+    if chosen.minutes:
+        changes["steps"] = measured_steps(chosen.name, changes, chosen.minutes)
+    if chosen.steps:
+        changes["steps"] = chosen.steps
+    chosen.output.mkdir(parents=True, exist_ok=True)
+    changes["checkpoint"] = chosen.output / f"{chosen.name}.training.safetensors"
+
+    def show(line: Line) -> None:
+        print(f"{line.step} {line.data_sets} {line.seconds} {line.loss:.4f}", flush=True)
+
+    model = make(chosen.name, changes, show)
+    model.save(chosen.output / f"{chosen.name}.safetensors")
+    changes["checkpoint"].unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
