@@ -3,6 +3,7 @@
 - :class:`HMC`: Hamiltonian Monte Carlo with dual averaging.
 - :class:`SGHMC`: adaptive stochastic-gradient Hamiltonian Monte Carlo.
 - :class:`Gibbs`: SGHMC by turns with exact draws of auxiliary variables.
+- :class:`EnsembleSampler`: stretch moves of an ensemble, without gradients.
 - :class:`SGLD` with :class:`ConstantSteps` or :class:`CyclicalSteps`: Langevin dynamics.
 - :func:`sample`, :func:`resume`, :class:`Plan`, :class:`Chains`: run one, go on with it, keep it.
 - :func:`maximise`: a warm start. :class:`Minibatch`: a density seen through a few rows at a time.
@@ -12,6 +13,7 @@
 from understudy.sample.chains import Chains, CyclicalPlan, Plan, resume, sample
 from understudy.sample.density import Minibatch, value_and_gradient
 from understudy.sample.diagnostics import Diagnostics, diagnose, e_bfmi
+from understudy.sample.ensemble import EnsembleSampler
 from understudy.sample.gibbs import Gibbs
 from understudy.sample.hmc import HMC
 from understudy.sample.sghmc import SGHMC
@@ -27,6 +29,7 @@ __all__ = [
     "CyclicalPlan",
     "CyclicalSteps",
     "Diagnostics",
+    "EnsembleSampler",
     "Gibbs",
     "Minibatch",
     "Plan",
