@@ -32,7 +32,7 @@ from understudy.nn.mlp import ACTIVATIONS
 
 _LOG_2PI = math.log(2.0 * math.pi)
 
-_SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
+ACTIVATION_SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": lambda h: torch.addcmul(torch.ones_like(h[:1, :1, :1]), h, h, value=-1.0),
     "relu": lambda h: (h > 0.0).to(h),
 }
@@ -40,6 +40,16 @@ _SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
 
 Pullback = Callable[[Tensor], Tensor]
 """Gradients (chains, n, o) in the outputs to gradients (chains, dim) in the weights."""
+
+
+def activated(z: Tensor, activation: str) -> Tensor:
+    r"""Activations of z, which is overwritten where nothing asks for its gradient.
+
+    Then :math:`\tanh z = 2 / (1 + e^{-2z}) - 1`, which takes a third of the time of PyTorch's.
+    """
+    if activation == "tanh" and not z.requires_grad:
+        return z.mul_(2.0).sigmoid_().mul_(2.0).sub_(1.0)
+    return ACTIVATIONS[activation](z)
 
 
 @dataclass(frozen=True)
@@ -69,13 +79,10 @@ class FlatMLP:
 
     def layers(self, theta: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Views of theta (chains, dim): weights (chains, in, out) and biases (chains, 1, out)."""
-        found, at = [], 0
-        for i, o in pairwise(self.sizes):
-            weight = theta[:, at : at + i * o].unflatten(1, (i, o))
-            bias = theta[:, at + i * o : at + (i + 1) * o].unsqueeze(1)
-            found.append((weight, bias))
-            at += (i + 1) * o
-        return found
+        chains, shapes = len(theta), _layer_shapes(self.sizes)
+        parts = theta.split([i * o for i, o in shapes], dim=1)
+        views = [part.view(chains, i, o) for part, (i, o) in zip(parts, shapes, strict=True)]
+        return list(zip(views[::2], views[1::2], strict=True))
 
     def initial(
         self,
@@ -99,18 +106,18 @@ class FlatMLP:
 
     def __call__(self, theta: Tensor, x: Tensor) -> Tensor:
         """Outputs (chains, n, o) at shared inputs (n, d) or one set a chain, (chains, n, d)."""
-        return self._outputs(theta, x)[-1]
+        return self._outputs(self.layers(theta), x)[-1]
 
     def vjp(self, theta: Tensor, x: Tensor) -> tuple[Tensor, Pullback]:
         """Outputs (chains, n, o), and what turns gradients in them into gradients in theta."""
-        if self.activation not in _SLOPES:
+        if self.activation not in ACTIVATION_SLOPES:
             return self._vjp_by_autograd(theta, x)
-        values, slope = self._outputs(theta, x), _SLOPES[self.activation]
+        weights, slope = self.layers(theta), ACTIVATION_SLOPES[self.activation]
+        values = self._outputs(weights, x)
 
         def pullback(cotangent: Tensor) -> Tensor:
             gradient = torch.empty_like(theta)
             into, delta = self.layers(gradient), cotangent
-            weights = self.layers(theta)
             for layer in reversed(range(len(weights))):
                 torch.bmm(values[layer].mT, delta, out=into[layer][0])
                 torch.sum(delta, 1, keepdim=True, out=into[layer][1])
@@ -120,20 +127,26 @@ class FlatMLP:
 
         return values[-1], pullback
 
-    def _outputs(self, theta: Tensor, x: Tensor) -> list[Tensor]:
+    def _outputs(self, layers: list[tuple[Tensor, Tensor]], x: Tensor) -> list[Tensor]:
         """Input, hidden layers and output."""
-        activation, layers = ACTIVATIONS[self.activation], self.layers(theta)
-        values = [x.expand(len(theta), *x.shape) if x.ndim == 2 else x]
+        chains = len(layers[0][0])
+        values = [x.expand(chains, *x.shape) if x.ndim == 2 else x]
         for weight, bias in layers[:-1]:
-            values.append(activation(torch.baddbmm(bias, values[-1], weight)))
+            values.append(activated(torch.baddbmm(bias, values[-1], weight), self.activation))
         weight, bias = layers[-1]
         return [*values, torch.baddbmm(bias, values[-1], weight)]
 
     def _vjp_by_autograd(self, theta: Tensor, x: Tensor) -> tuple[Tensor, Pullback]:
         with torch.enable_grad():
             leaf = theta.detach().requires_grad_()
-            output = self._outputs(leaf, x)[-1]
+            output = self._outputs(self.layers(leaf), x)[-1]
         return output.detach(), lambda cotangent: torch.autograd.grad(output, leaf, cotangent)[0]
+
+
+@lru_cache(maxsize=64)
+def _layer_shapes(sizes: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Shapes of weights and biases by turns, in their order in theta."""
+    return [shape for i, o in pairwise(sizes) for shape in ((i, o), (1, o))]
 
 
 @dataclass(frozen=True)

@@ -277,15 +277,15 @@ def leapfrog(target: ValueAndGradient, start: Phase, rate: Tensor, steps: Tensor
     """
     fewest, most = int(steps.min()), int(steps.max())
     position, gradient, value = start.position, start.gradient, start.log_density
-    momentum = start.momentum + 0.5 * rate * gradient
+    momentum = torch.addcmul(start.momentum, rate, gradient, value=0.5)
     for i in range(1, most + 1):
         drift = rate if i <= fewest else rate * (i <= steps).unsqueeze(1)
-        position = position + drift * momentum
+        position = torch.addcmul(position, drift, momentum)
         value, gradient = target(position)
         kick = rate
         if i >= fewest:  # half a kick at a chain's end, none after it
             kick = rate * (0.5 * (i == steps) + 1.0 * (i < steps)).to(rate).unsqueeze(1)
-        momentum = momentum + kick * gradient
+        momentum.addcmul_(kick, gradient)
     return Phase(position, momentum, value, gradient)
 
 
