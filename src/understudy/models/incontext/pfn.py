@@ -99,14 +99,10 @@ class PFN:
         torch.manual_seed(plan.seed)
         network = PFNTransformer(Architecture(encoding.features, reader.outputs, **sizes))
         most = plan.rows - 1 if plan.most_context is None else plan.most_context
-        facts = {
-            "prior": repr(prior),
-            "seed": plan.seed,
-            "steps": plan.steps,
-            "data_sets": plan.steps * plan.batch,
-        }
-        model = cls(network, encoding, reader, most, facts)
-        return model.fit(prior, plan, on_line)
+        facts = {"prior": repr(prior), "seed": plan.seed, "batch": plan.batch, "rows": plan.rows}
+        model = cls(network, encoding, reader, most, facts).fit(prior, plan, on_line)
+        last = model.log[-1]
+        return model.noted(steps=last.step, data_sets=last.data_sets)
 
     def fit(
         self, prior: Prior, plan: Pretraining, on_line: Callable[[Line], None] | None = None

@@ -7,7 +7,6 @@ constant the divergence of the answer from the prior's exact posterior predictiv
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -171,7 +170,7 @@ def pretrain(
         trainer = Trainer(network, optimizer, settings)
         if plan.checkpoint is not None and plan.checkpoint.exists():
             trainer.resume(plan.checkpoint)
-        log = _Log(plan, trainer.step, on_line)
+        log = _Log(plan, on_line)
 
         def loss(step: int) -> Tensor:
             n, generator = step_draws(plan, step, device)
@@ -181,6 +180,7 @@ def pretrain(
             return value
 
         trainer.run(loss, on_step=log.step)
+        log.close(trainer.step, trainer.seconds)
     network.eval()
     return log.lines
 
@@ -206,23 +206,25 @@ def _compiled(network: PFNTransformer, wanted: bool) -> Iterator[None]:
 
 
 class _Log:
-    def __init__(
-        self, plan: Pretraining, step: int, on_line: Callable[[Line], None] | None
-    ) -> None:
+    def __init__(self, plan: Pretraining, on_line: Callable[[Line], None] | None) -> None:
         self.plan, self.on_line, self.lines = plan, on_line, list[Line]()
         self._sum: Tensor | None = None
-        self._count, self._start = 0, time.perf_counter()
+        self._count = 0
 
     def add(self, loss: Tensor) -> None:
         self._sum = loss if self._sum is None else self._sum + loss
         self._count += 1
 
     def step(self, event: Event) -> None:
-        due = event.step % self.plan.log_every == 0 or event.step == self.plan.steps
-        if not due or self._sum is None:
+        if event.step % self.plan.log_every == 0:
+            self.close(event.step, event.seconds)
+
+    def close(self, step: int, seconds: float) -> None:
+        """Write a line of what has come since the last one."""
+        if self._sum is None:
             return
         mean = float(self._sum) / self._count
-        line = Line(event.step, event.step * self.plan.batch, round(event.seconds, 1), mean)
+        line = Line(step, step * self.plan.batch, round(seconds, 1), mean)
         self.lines.append(line)
         self._sum, self._count = None, 0
         if self.on_line is not None:

@@ -28,7 +28,7 @@ from understudy.models.incontext.encoding import Encoding
 from understudy.models.incontext.heads import HeadName
 from understudy.models.incontext.network_priors import TabularBNN
 from understudy.models.incontext.pfn import PFN
-from understudy.models.incontext.pretrain import Line, Pretraining, pretrain
+from understudy.models.incontext.pretrain import Line, Pretraining
 from understudy.models.incontext.response_prior import ResponsePrior
 from understudy.models.incontext.task import Prior
 
@@ -62,7 +62,7 @@ RECIPES = {
         "bars",
         Pretraining(
             steps=20_000,
-            batch=512,
+            batch=256,
             rows=256,
             least_context=2,
             most_context=200,
@@ -78,7 +78,7 @@ RECIPES = {
         "binary",
         Pretraining(
             steps=20_000,
-            batch=512,
+            batch=256,
             rows=256,
             least_context=2,
             most_context=200,
@@ -93,7 +93,7 @@ RECIPES = {
         "bars",
         Pretraining(
             steps=20_000,
-            batch=1000,
+            batch=400,
             rows=100,
             least_context=1,
             uniform_context=True,
@@ -137,23 +137,6 @@ def make(name: str, changes: dict[str, Any], on_line: Callable[[Line], None] | N
     return model.noted(device=device, seconds=seconds, torch=torch.__version__)
 
 
-def measured_steps(name: str, changes: dict[str, Any], minutes: float) -> int:
-    """Return the steps that fit into so many minutes, by the speed of some."""
-    recipe = RECIPES[name]
-    plan = replace(recipe.plan, **changes, checkpoint=None, log_every=10, steps=60)
-    from understudy.models.incontext.heads import Bars, Binary
-    from understudy.models.incontext.pretrain import sample_borders
-    from understudy.nn.in_context import Architecture, PFNTransformer
-
-    prior = recipe.prior()
-    bars = Bars(sample_borders(prior, recipe.encoding, plan, recipe.bars))
-    head = bars if recipe.head == "bars" else Binary()
-    sizes = Architecture(recipe.encoding.features, head.outputs, **recipe.sizes)
-    lines = pretrain(PFNTransformer(sizes), prior, recipe.encoding, head, plan)
-    each = (lines[-1].seconds - lines[2].seconds) / (lines[-1].step - lines[2].step)
-    return max(int((60.0 * minutes - lines[-1].seconds) / max(each, 1e-4)) // 100 * 100, 100)
-
-
 def main(arguments: list[str]) -> None:
     """Train one of the shipped networks."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -172,7 +155,7 @@ def main(arguments: list[str]) -> None:
     if chosen.batch:
         changes["batch"] = chosen.batch
     if chosen.minutes:
-        changes["steps"] = measured_steps(chosen.name, changes, chosen.minutes)
+        changes |= {"max_seconds": 60.0 * chosen.minutes, "steps": 10**9}
     if chosen.steps:
         changes["steps"] = chosen.steps
     chosen.output.mkdir(parents=True, exist_ok=True)
