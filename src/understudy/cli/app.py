@@ -16,6 +16,7 @@ import typer
 from understudy import __version__
 from understudy.cli import (
     demo,
+    extrapolate,
     fit,
     optimize,
     predict,
@@ -41,7 +42,18 @@ app = typer.Typer(
     epilog=_EXAMPLE,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (fit, predict, report, show, sensitivity, optimize, demo, systems, reproduce):
+for command in (
+    fit,
+    predict,
+    report,
+    show,
+    sensitivity,
+    optimize,
+    extrapolate,
+    demo,
+    systems,
+    reproduce,
+):
     name = command.__name__.rpartition(".")[2]
     app.command(name, epilog=command.EXAMPLE)(getattr(command, name))
 
