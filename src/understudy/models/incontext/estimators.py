@@ -18,7 +18,7 @@ from understudy.core.posterior import BinnedPosterior
 from understudy.core.predictive import Predictive
 from understudy.core.surrogate import Surrogate
 from understudy.models.incontext.pfn import PFN, Context
-from understudy.models.incontext.pretrained import pretrained
+from understudy.models.incontext.pretrained import shared
 
 if TYPE_CHECKING:
     from botorch.posteriors import Posterior
@@ -30,7 +30,7 @@ def network_of(choice: str | Path | PFN, default: str) -> PFN:
     if isinstance(choice, PFN):
         return choice
     if choice == "default":
-        return pretrained(default)
+        return shared(default)
     return PFN.load(Path(choice))
 
 
@@ -271,5 +271,6 @@ class PFNClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Most probable class at X (n, d), (n,)."""
-        chosen: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(1)]
+        chance = self.predict_proba(X)
+        chosen: NDArray[Any] = self.classes_[chance.argmax(1)]
         return chosen

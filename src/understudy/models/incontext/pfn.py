@@ -120,7 +120,9 @@ class PFN:
             raise UserError(
                 f"the prior has {prior.features} inputs, the network {self.encoding.features}"
             )
+        self.network.requires_grad_(True)
         lines = pretrain(self.network, prior, self.encoding, self.head, plan, on_line)
+        self.network.requires_grad_(False)
         self.log = [*self.log, *lines]
         return self
 

@@ -15,6 +15,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -106,12 +107,19 @@ RECIPES = {
 }
 
 
-@cache
 def pretrained(name: str) -> PFN:
-    """Return a network that comes with the package: regression, classification or curves.
+    """Return a copy of a network that comes with the package, yours to train further.
 
-    It is shared by all who ask for it: copy it before you train it further.
+    Parameters
+    ----------
+    name : {"regression", "classification", "curves"}
     """
+    return deepcopy(shared(name))
+
+
+@cache
+def shared(name: str) -> PFN:
+    """Return a network that comes with the package, the same to all who ask: not to be changed."""
     if name not in RECIPES:
         raise UserError(f"no pre-trained network {name!r}{nearest(name, list(RECIPES))}")
     return PFN.load(FOLDER / f"{name}.safetensors")
