@@ -7,7 +7,8 @@
 On every problem, with every seed, all peers are told the same ten first runs (a scrambled Sobol
 design) and then propose ten batches of five, one after the other: sixty evaluations. A peer is a
 process in its own environment that is asked and told; the objective is evaluated here. Each run
-leaves one JSON file in results/benchmarks/optimize; a run with a file is not made again.
+leaves one JSON file in results/benchmarks/optimize; a run with a file is not made again. Where the
+variable BENCH_PYTHON names an interpreter that has all packages, the peers run in that.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Peer:
     @property
     def command(self) -> list[str]:
         script = runner.HERE / "peers" / f"search_{self.script}.py"
-        return [str(self.environment / "bin" / "python"), str(script), *self.arguments]
+        python = os.environ.get("BENCH_PYTHON", str(self.environment / "bin" / "python"))
+        return [python, str(script), *self.arguments]
 
 
 PEERS = {

@@ -1,25 +1,13 @@
-r"""What a next run is worth: acquisition functions by name, of points of the unit cube.
+"""What next runs are worth: acquisition functions by name, of points of the unit cube.
 
 Every one maps (b, q, d) to (b,). Constraints multiply the improvement by the probability that they
-hold; where no run has satisfied them yet, that probability itself is what is maximised.
-
-For one point of a Gaussian process, expected improvement over the best value :math:`f^*` has a
-closed form, of which the logarithm can be climbed where its value has long vanished (Ament et al.
-2023, arXiv 2310.20708):
-
-.. math:: \log \mathrm{EI}(x) = \log h\!\left(\frac{\mu(x) - f^*}{\sigma(x)}\right)
-          + \log \sigma(x), \qquad h(z) = \varphi(z) + z\,\Phi(z).
-
-So has, for independent objectives, expected hypervolume improvement: with a decomposition of the
-region that no run dominates into cells :math:`[l, u]` (Yang et al. 2019), it is
-
-.. math:: \sum_{\text{cells}} \prod_k \left[\sigma_k\, h\!\left(\frac{\mu_k - l_k}{\sigma_k}\right)
-          - \sigma_k\, h\!\left(\frac{\mu_k - u_k}{\sigma_k}\right)\right].
+hold; where no run has satisfied them yet, that probability itself is what is maximised. Single
+points of Gaussian processes are judged in closed form (see
+`understudy.search.bayesopt.improvement`), all else by samples.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,26 +30,28 @@ from botorch.acquisition.multi_objective.objective import IdentityMCMultiOutputO
 from botorch.acquisition.objective import GenericMCObjective
 from botorch.exceptions.warnings import BotorchWarning
 from botorch.sampling.base import MCSampler
-from botorch.utils.multi_objective.box_decompositions.non_dominated import (
-    FastNondominatedPartitioning,
-    NondominatedPartitioning,
-)
 from botorch.utils.multi_objective.hypervolume import infer_reference_point
 from botorch.utils.multi_objective.pareto import is_non_dominated
-from botorch.utils.probability.utils import log_ndtr, log_prob_normal_in
 from torch import Tensor
 
 from understudy.core.errors import UserError
 from understudy.core.posterior import sampler_for
 from understudy.core.space import nearest
 from understudy.search.bayesopt.beliefs import Beliefs
-from understudy.search.bayesopt.outcomes import Interval
+from understudy.search.bayesopt.improvement import (
+    LogEHVI,
+    LogEI,
+    cells,
+    coarseness,
+    log_feasible,
+    partitioning,
+)
 
 Worth: TypeAlias = Callable[[Tensor], Tensor]
 """Maps points (b, q, d) of the unit cube to what they are worth together, (b,)."""
 
-_LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
-_FAR = -1e3  # below, log h is its asymptote
+CASES = 32
+"""Cases over which closed forms are averaged where values are not known."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +79,11 @@ class Request:
     samples: int
     batch: int
     seed: int
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether single points of Gaussian processes are asked for."""
+        return self.batch == 1 and self.beliefs.model.is_gaussian
 
     @property
     def sampler(self) -> MCSampler:
@@ -143,17 +138,29 @@ def _noisy(beliefs: Beliefs, share: float = 0.01) -> bool:
     return bool((residual > share).any())
 
 
+def feasibility(request: Request) -> Worth:
+    """Log probability that all constraints hold."""
+    beliefs = request.beliefs
+    if request.closed_form and request.waiting is None:
+        return lambda U: log_feasible(beliefs.intervals, *beliefs.model.moments(U.squeeze(-2)))
+    return qLogProbabilityOfFeasibility(
+        beliefs.model, request.constraints or [], request.sampler, X_pending=request.waiting
+    )
+
+
 # -- one objective ----------------------------------------------------------------------------
 
 
 def log_ei(request: Request) -> Worth:
     """Log expected improvement over the best of the runs, as the model explains them."""
-    beliefs, best = request.beliefs, _best(request.beliefs)
-    if request.batch == 1 and request.waiting is None and beliefs.model.is_gaussian:
-        return LogEI(beliefs, best)
+    beliefs = request.beliefs
+    best = beliefs.expected()[beliefs.feasible, 0].max()
+    if request.closed_form:
+        drawn = beliefs.supposing(request.pending, CASES, request.seed)
+        return LogEI(drawn.moments, _best(beliefs, drawn.values, best), beliefs.intervals)
     return qLogExpectedImprovement(
         beliefs.model,
-        best,
+        float(best),
         request.sampler,
         _first_output,
         X_pending=request.waiting,
@@ -163,9 +170,14 @@ def log_ei(request: Request) -> Worth:
 
 def log_nei(request: Request) -> Worth:
     """Log expected improvement over the best of the runs, which noise leaves uncertain."""
+    beliefs = request.beliefs
+    if request.closed_form:
+        drawn = beliefs.supposing(_uncertain(request), CASES, request.seed)
+        least = drawn.values[..., 0].amin()
+        return LogEI(drawn.moments, _best(beliefs, drawn.values, least), beliefs.intervals)
     return qLogNoisyExpectedImprovement(
-        request.beliefs.model,
-        request.beliefs.U,
+        beliefs.model,
+        beliefs.U,
         request.sampler,
         _first_output,
         X_pending=request.waiting,
@@ -200,70 +212,10 @@ def ucb(request: Request) -> Worth:
 _first_output = GenericMCObjective(lambda samples, X=None: samples[..., 0])
 
 
-def _best(beliefs: Beliefs) -> float:
-    return float(beliefs.expected()[beliefs.feasible, 0].max())
-
-
-class LogEI:
-    """Log expected improvement of single points of Gaussian processes, in closed form.
-
-    Parameters
-    ----------
-    beliefs : Beliefs
-    best : float
-        Value to improve on.
-    """
-
-    def __init__(self, beliefs: Beliefs, best: float) -> None:
-        self.beliefs = beliefs
-        self.best = best
-
-    def __call__(self, U: Tensor) -> Tensor:
-        """Return log EI plus the log probability that constraints hold, of (b, 1, d)."""
-        mean, deviation = self.beliefs.model.moments(U.squeeze(-2))
-        z = (mean[:, 0] - self.best) / deviation[:, 0]
-        value = log_h(z) + deviation[:, 0].log()
-        return value + _log_feasible(self.beliefs.intervals, mean, deviation)
-
-
-def log_h(z: Tensor) -> Tensor:
-    r"""Logarithm of :math:`\varphi(z) + z\,\Phi(z)`, elementwise, accurate for very negative z."""
-    high = z.clamp_min(-1.0)
-    direct = (
-        torch.exp(-0.5 * high.square() - _LOG_SQRT_2PI) + high * torch.special.ndtr(high)
-    ).log()
-    low = z.clamp_max(-1.0)
-    mills = math.sqrt(0.5 * math.pi) * torch.special.erfcx(-low / math.sqrt(2.0))
-    near = low > _FAR
-    tail = torch.where(near, torch.log1p(torch.where(near, low * mills, -0.5)), -2.0 * (-low).log())
-    density = -0.5 * low.square() - _LOG_SQRT_2PI
-    return torch.where(z > -1.0, direct, density + tail)
-
-
-def _log_feasible(intervals: list[Interval], mean: Tensor, deviation: Tensor) -> Tensor:
-    """Log probability that independent outputs lie in their intervals, (b,)."""
-    total = torch.zeros_like(mean[:, 0])
-    for interval in intervals:
-        at = interval.output
-        lower = (interval.lower - mean[:, at]) / deviation[:, at]
-        upper = (interval.upper - mean[:, at]) / deviation[:, at]
-        if math.isinf(interval.lower):
-            total = total + log_ndtr(upper)
-        elif math.isinf(interval.upper):
-            total = total + log_ndtr(-lower)
-        else:
-            total = total + log_prob_normal_in(lower, upper)
-    return total
-
-
-def feasibility(request: Request) -> Worth:
-    """Log probability that all constraints hold."""
-    beliefs = request.beliefs
-    if request.batch == 1 and beliefs.model.is_gaussian and request.waiting is None:
-        return lambda U: _log_feasible(beliefs.intervals, *beliefs.model.moments(U.squeeze(-2)))
-    return qLogProbabilityOfFeasibility(
-        beliefs.model, request.constraints or [], request.sampler, X_pending=request.waiting
-    )
+def _best(beliefs: Beliefs, values: Tensor, least: Tensor) -> Tensor:
+    """Best of values drawn (s, p, m) that satisfies all constraints, or at least a value, (s,)."""
+    counted = torch.where(beliefs.satisfied(values), values[..., 0], least)
+    return torch.cat([least.expand(len(values), 1), counted], 1).amax(1)
 
 
 # -- several objectives -----------------------------------------------------------------------
@@ -271,15 +223,18 @@ def feasibility(request: Request) -> Worth:
 
 def log_ehvi(request: Request) -> Worth:
     """Log expected hypervolume improvement over the front as the model explains it."""
+    beliefs = request.beliefs
     reference, front = _front(request)
-    cells = _partitioning(reference, front)
-    if request.batch == 1 and request.waiting is None and request.beliefs.model.is_gaussian:
-        return LogEHVI(request.beliefs, cells.get_hypercell_bounds())
+    if request.closed_form:
+        drawn = beliefs.supposing(request.pending, _cases(request), request.seed)
+        known = front.expand(len(drawn.values), *front.shape)
+        whole = torch.cat([known, _counted(beliefs, drawn.values, reference)], 1)
+        return LogEHVI(drawn.moments, cells(whole, reference), beliefs.intervals)
     _without_compiler()
     return qLogExpectedHypervolumeImprovement(
-        request.beliefs.model,
+        beliefs.model,
         reference,
-        cells,
+        partitioning(reference, front),
         request.sampler,
         _objectives(request),
         constraints=request.constraints,
@@ -287,59 +242,28 @@ def log_ehvi(request: Request) -> Worth:
     )
 
 
-class LogEHVI:
-    """Log expected hypervolume improvement of single points, in closed form.
-
-    Parameters
-    ----------
-    beliefs : Beliefs
-        With Gaussian processes.
-    cells : Tensor (2, c, k)
-        Lower and upper corners of cells that make up the region which is not dominated.
-    """
-
-    def __init__(self, beliefs: Beliefs, cells: Tensor) -> None:
-        self.beliefs = beliefs
-        self.lower, self.upper = cells
-
-    def __call__(self, U: Tensor) -> Tensor:
-        """Return log EHVI plus the log probability that constraints hold, of (b, 1, d)."""
-        mean, deviation = self.beliefs.model.moments(U.squeeze(-2))
-        k = self.beliefs.objectives
-        mu, sigma = mean[:, None, :k], deviation[:, None, :k]
-        above = log_h((mu - self.lower) / sigma)
-        bounded = torch.isfinite(self.upper)
-        beyond = log_h((mu - torch.where(bounded, self.upper, 0.0)) / sigma) - above
-        share = torch.where(bounded, (-torch.expm1(beyond.clamp_max(-1e-14))), 1.0)
-        value = (above + share.log() + sigma.log()).sum(-1).logsumexp(-1)
-        return value + _log_feasible(self.beliefs.intervals, mean, deviation)
-
-
-def _without_compiler() -> None:
-    """Keep BoTorch from compiling a kernel at first use.
-
-    That takes a minute, and hangs for ever once a process was killed while it did so.
-    """
-    logei._load_attempted = True
-
-
 def log_nehvi(request: Request) -> Worth:
     """Log expected hypervolume improvement over a front that noise leaves uncertain."""
+    beliefs = request.beliefs
     reference, _ = _front(request)
+    if request.closed_form:
+        drawn = beliefs.supposing(_uncertain(request), _cases(request), request.seed)
+        whole = _counted(beliefs, drawn.values, reference)
+        return LogEHVI(drawn.moments, cells(whole, reference), beliefs.intervals)
     _without_compiler()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BotorchWarning)
         return qLogNoisyExpectedHypervolumeImprovement(
-            request.beliefs.model,
+            beliefs.model,
             reference,
-            request.beliefs.U,
+            beliefs.U,
             request.sampler,
             _objectives(request),
             constraints=request.constraints,
             X_pending=request.waiting,
             prune_baseline=True,
             cache_root=False,
-            alpha=_coarseness(len(reference)),
+            alpha=coarseness(len(reference)),
         )
 
 
@@ -351,12 +275,39 @@ def ehvi(request: Request) -> Worth:
         return qExpectedHypervolumeImprovement(
             request.beliefs.model,
             reference,
-            _partitioning(reference, front),
+            partitioning(reference, front),
             request.sampler,
             _objectives(request),
             constraints=request.constraints,
             X_pending=request.waiting,
         )
+
+
+def _cases(request: Request) -> int:
+    """Fewer cases where the region of each has to be decomposed by itself."""
+    return CASES if request.beliefs.objectives == 2 else CASES // 4
+
+
+def _counted(beliefs: Beliefs, values: Tensor, reference: Tensor) -> Tensor:
+    """Objectives (s, p, k) of values drawn; the reference where they violate a constraint."""
+    held = beliefs.satisfied(values).unsqueeze(-1)
+    return torch.where(held, values[..., : beliefs.objectives], reference)
+
+
+def _uncertain(request: Request) -> Tensor:
+    """Points whose values have to be drawn: runs that may be among the best, and those pending."""
+    beliefs = request.beliefs
+    U = beliefs.U[beliefs.feasible]
+    drawn = beliefs.supposing(U, request.samples, request.seed).values[..., : beliefs.objectives]
+    return torch.cat([U[is_non_dominated(drawn).any(0)], request.pending])
+
+
+def _without_compiler() -> None:
+    """Keep BoTorch from compiling a kernel at first use.
+
+    That takes a minute, and hangs for ever once a process was killed while it did so.
+    """
+    logei._load_attempted = True
 
 
 def _objectives(request: Request) -> IdentityMCMultiOutputObjective:
@@ -372,17 +323,6 @@ def _front(request: Request) -> tuple[Tensor, Tensor]:
         return request.reference, front
     # The ends of a front that is still short lie beyond it, so it alone must not set the reference.
     return torch.minimum(infer_reference_point(front), values.quantile(0.25, dim=0)), front
-
-
-def _coarseness(objectives: int) -> float:
-    """Share of hypervolume that a partitioning may neglect, as in BoTorch."""
-    return 0.0 if objectives <= 4 else 1e-3 if objectives == 5 else 1e-2
-
-
-def _partitioning(reference: Tensor, front: Tensor) -> NondominatedPartitioning:
-    if len(reference) <= 4:
-        return FastNondominatedPartitioning(reference, front)
-    return NondominatedPartitioning(reference, front, alpha=_coarseness(len(reference)))
 
 
 SINGLE: dict[str, Callable[[Request], Worth]] = {

@@ -12,6 +12,7 @@ from botorch.acquisition.objective import PosteriorTransform
 from botorch.models.model import Model
 from botorch.posteriors import Posterior
 from botorch.posteriors.posterior_list import PosteriorList
+from botorch.utils.sampling import draw_sobol_normal_samples
 from torch import Tensor
 
 from understudy.core.botorch_model import SurrogateModel
@@ -20,6 +21,7 @@ from understudy.core.surrogate import Surrogate
 from understudy.models.tabular.exact_gp import ExactGP
 from understudy.models.tabular.gaussian_process import GaussianProcess
 from understudy.search.bayesopt.cube import Cube
+from understudy.search.bayesopt.improvement import Moments
 from understudy.search.bayesopt.outcomes import Interval, Scale, intervals, signs
 from understudy.search.bayesopt.portfolio import (
     Portfolio,
@@ -32,6 +34,14 @@ from understudy.search.bayesopt.processes import Processes
 
 RUNS = 0.0
 """Level above which the outcome of `failure_model` means that a run does not fail."""
+
+
+@dataclass(frozen=True)
+class Supposed:
+    """Values (s, p, m) drawn at points, and moments at others in each of these s cases."""
+
+    values: Tensor
+    moments: Moments
 
 
 class JointModel(Model):
@@ -73,6 +83,14 @@ class JointModel(Model):
             return mean, variance.sqrt()
         posterior = self.posterior(X.unsqueeze(-2))
         return posterior.mean.squeeze(-2), posterior.variance.clamp_min(0.0).sqrt().squeeze(-2)
+
+    def supposing(self, U: Tensor, normals: Tensor) -> Supposed:
+        """Processes further conditioned on values drawn at points (p, d), of (s, p, m) normals."""
+        if self.processes is None:
+            raise TypeError("only Gaussian processes are conditioned in closed form")
+        with torch.no_grad():
+            found = self.processes.supposing(self.cube.features(U), normals)
+        return Supposed(found.values, lambda X: found.moments(self.cube.features(X)))
 
     def posterior(
         self,
@@ -124,17 +142,33 @@ class Beliefs:
     feasible: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        held = torch.ones(len(self.U), dtype=torch.bool)
+        object.__setattr__(self, "feasible", self.satisfied(self.Z))
+
+    def satisfied(self, values: Tensor) -> Tensor:
+        """Which values (..., m or more) satisfy the constraints on these m outputs, (...)."""
+        held = torch.ones(values.shape[:-1], dtype=torch.bool)
         for interval in self.intervals:
-            if interval.output < self.Z.shape[1]:
-                for excess in interval.excess(self.Z):
+            if interval.output < values.shape[-1]:
+                for excess in interval.excess(values):
                     held &= excess <= 1e-9
-        object.__setattr__(self, "feasible", held)
+        return held
 
     @property
     def values(self) -> Tensor:
         """Objectives of the runs, (n, k): large is good."""
         return self.Z[:, : self.objectives]
+
+    def supposing(self, U: Tensor, cases: int, seed: int) -> Supposed:
+        """Return what would be believed if outcomes at points (p, d) were known.
+
+        They are drawn in some cases; where there are no points, there is one case.
+        """
+        p, m = len(U), self.model.num_outputs
+        if p == 0:
+            normals = torch.zeros(1, 0, m, dtype=U.dtype)
+        else:
+            normals = draw_sobol_normal_samples(p * m, cases, dtype=U.dtype, seed=seed)
+        return self.model.supposing(U, normals.reshape(len(normals), p, m))
 
     def expected(self) -> Tensor:
         """Objectives of the runs as the model explains them, without their noise, (n, k)."""

@@ -3,9 +3,19 @@ r"""Posteriors of exact Gaussian processes at the points an optimiser asks for.
 The same as `Surrogate.posterior` to rounding, but marginals are had without any covariance, and
 joint posteriors are factorised only when samples are drawn, with as much jitter as that takes:
 points that an optimiser moves onto one another, or onto a run, have a singular covariance.
+
+What would be believed if values at p points P were known is in closed form, too. With mean
+:math:`\mu` and covariance c given the runs, and :math:`c(P, P) = L L^\top`, values drawn there are
+:math:`\mu(P) + L z_s`, and given these
+
+.. math:: \mu_s(x) = \mu(x) + e(x)^\top z_s, \qquad \sigma^2(x) = c(x, x) - |e(x)|^2, \qquad
+          e(x) = L^{-1} c(P, x).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from botorch.posteriors import GPyTorchPosterior
@@ -13,10 +23,80 @@ from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNorm
 from linear_operator import to_linear_operator
 from torch import Tensor
 
+from understudy.core.linalg import cholesky
+from understudy.models.tabular.conditioning import Kernel
 from understudy.models.tabular.gaussian_process import GaussianProcess
 
 _LEAST_VARIANCE = 1e-12  # of the prior's
 _JITTER = 1e-8  # of the prior's variance; most covariances can be factorised with it
+
+
+@dataclass(frozen=True)
+class Process:
+    """One output of a fitted exact process.
+
+    Parameters
+    ----------
+    surrogate : GaussianProcess
+    kernel : Kernel
+        Of this process alone.
+    factor : Tensor (n, n)
+        Lower Cholesky factor of the covariance of the training outputs.
+    mean : Tensor ()
+        Constant mean.
+    weights : Tensor (n,)
+    level, spread : Tensor ()
+        Values in the units of the targets are ``level + spread * f``.
+    """
+
+    surrogate: GaussianProcess
+    kernel: Kernel
+    factor: Tensor
+    mean: Tensor
+    weights: Tensor
+    level: Tensor
+    spread: Tensor
+
+    @classmethod
+    def of(cls, surrogate: GaussianProcess, output: int) -> Process:
+        """Return one output of a fitted surrogate."""
+        prior = surrogate._prior
+        g = int(prior.process[output])
+        at = int((prior.process[:output] == g).sum())
+        part = surrogate._conditioned[g]
+        return cls(
+            surrogate,
+            prior.kernel.process(g),
+            torch.from_numpy(part.factor.T.copy()).mT,
+            torch.from_numpy(part.mean)[at],
+            torch.from_numpy(part.weights[:, at].copy()),
+            surrogate._y_shift[output],
+            surrogate._y_scale[output] * prior.spread[output].sqrt(),
+        )
+
+    def scaled(self, X: Tensor) -> Tensor:
+        """Inputs (..., f) as the kernel takes them."""
+        return self.surrogate._scaled(X)
+
+    def explained(self, U: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Mean of f (*batch, q) at scaled inputs U (*batch, q, f), and :math:`K^{-1/2} k(U)`.
+
+        The latter is (*batch, q, n); its inner products are the covariance that the runs explain.
+        """
+        cross = self.kernel(U, self.surrogate._inputs).squeeze(-3)
+        columns = cross.reshape(-1, cross.shape[-1]).mT
+        half = torch.linalg.solve_triangular(self.factor, columns, upper=False)
+        return self.mean + cross @ self.weights, half.mT.reshape(cross.shape)
+
+    def marginal(self, U: Tensor, half: Tensor) -> Tensor:
+        """Variance of f (b,) at scaled inputs U (b, f) of which ``half`` is explained."""
+        whole = self.kernel.diagonal(U)[0]
+        return (whole - half.square().sum(-1)).clamp_min(0.0) + _LEAST_VARIANCE * whole
+
+    def covariance(self, U: Tensor, half: Tensor) -> Tensor:
+        """Covariance of f (*batch, q, q) at scaled inputs U (*batch, q, f)."""
+        jitter = torch.diag_embed(_JITTER * self.kernel.diagonal(U).squeeze(-2))
+        return self.kernel(U, U).squeeze(-3) - half @ half.mT + jitter
 
 
 class Processes:
@@ -28,71 +108,86 @@ class Processes:
         Their m outputs, one surrogate after the other.
     """
 
-    def __init__(self, surrogates: tuple[GaussianProcess, ...]) -> None:
-        self.surrogates = surrogates
-        self._factors = [
-            [torch.from_numpy(part.factor.T.copy()).mT for part in surrogate._conditioned]
-            for surrogate in surrogates
-        ]
-        self._weights = [
-            [
-                (torch.from_numpy(part.mean), torch.from_numpy(part.weights.copy()))
-                for part in surrogate._conditioned
-            ]
-            for surrogate in surrogates
-        ]
+    def __init__(self, surrogates: Sequence[GaussianProcess]) -> None:
+        self.outputs = [Process.of(s, j) for s in surrogates for j in range(s.n_outputs_)]
 
     def marginals(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Means and variances (b, m) of the functions at X (b, f)."""
         means: list[Tensor] = []
         variances: list[Tensor] = []
-        for s, surrogate in enumerate(self.surrogates):
-            U, prior = surrogate._scaled(X), surrogate._prior
-            cross, whole = prior.kernel(U, surrogate._inputs), prior.kernel.diagonal(U)
-            for j in range(surrogate.n_outputs_):
-                g, at = _place(surrogate, j)
-                half = torch.linalg.solve_triangular(self._factors[s][g], cross[g].mT, upper=False)
-                left = whole[g] - half.square().sum(0)
-                left = left.clamp_min(0.0) + _LEAST_VARIANCE * whole[g]
-                constant, weights = self._weights[s][g]
-                means.append(_shifted(surrogate, j, constant[at] + cross[g] @ weights[:, at]))
-                variances.append(_spread(surrogate, j) * left)
+        for output in self.outputs:
+            U = output.scaled(X)
+            mean, half = output.explained(U)
+            means.append(output.level + output.spread * mean)
+            variances.append(output.spread.square() * output.marginal(U, half))
         return torch.stack(means, -1), torch.stack(variances, -1)
 
     def joint(self, X: Tensor) -> GPyTorchPosterior:
         """Posterior of the functions at X (*batch, q, f), joint over q."""
         means: list[Tensor] = []
         covariances: list[Tensor] = []
-        for s, surrogate in enumerate(self.surrogates):
-            U, prior = surrogate._scaled(X), surrogate._prior
-            cross, whole = prior.kernel(U, surrogate._inputs), prior.kernel(U, U)
-            for j in range(surrogate.n_outputs_):
-                g, at = _place(surrogate, j)
-                here = cross[..., g, :, :]
-                columns = here.reshape(-1, here.shape[-1]).mT
-                half = torch.linalg.solve_triangular(self._factors[s][g], columns, upper=False)
-                half = half.mT.reshape(here.shape)
-                constant, weights = self._weights[s][g]
-                means.append(_shifted(surrogate, j, constant[at] + here @ weights[:, at]))
-                jitter = _JITTER * prior.kernel.diagonal(U)[..., g, :]
-                left = whole[..., g, :, :] - half @ half.mT + torch.diag_embed(jitter)
-                covariances.append(_spread(surrogate, j) * left)
+        for output in self.outputs:
+            U = output.scaled(X)
+            mean, half = output.explained(U)
+            means.append(output.level + output.spread * mean)
+            covariances.append(output.spread.square() * output.covariance(U, half))
         return _normal(means, covariances)
 
+    def supposing(self, P: Tensor, normals: Tensor) -> Supposition:
+        """Return what would be believed if values at P were known.
 
-def _place(surrogate: GaussianProcess, output: int) -> tuple[int, int]:
-    """Which process an output follows, and which of its outputs it is."""
-    process = surrogate._prior.process
-    g = int(process[output])
-    return g, int((process[:output] == g).sum())
+        Parameters
+        ----------
+        P : Tensor (p, f)
+        normals : Tensor (s, p, m)
+            Standard normals, of which each of the s cases is made.
+        """
+        return Supposition(self.outputs, P, normals)
 
 
-def _shifted(surrogate: GaussianProcess, output: int, mean: Tensor) -> Tensor:
-    return surrogate._y_shift[output] + surrogate._y_scale[output] * mean
+class Supposition:
+    """Processes that are further conditioned on s sets of values drawn at some points.
 
+    Parameters
+    ----------
+    outputs : sequence of Process
+    P : Tensor (p, f)
+    normals : Tensor (s, p, m)
 
-def _spread(surrogate: GaussianProcess, output: int) -> Tensor:
-    return surrogate._y_scale[output].square() * surrogate._prior.spread[output]
+    Attributes
+    ----------
+    values : Tensor (s, p, m)
+        The values drawn.
+    """
+
+    def __init__(self, outputs: Sequence[Process], P: Tensor, normals: Tensor) -> None:
+        self.outputs, self.P, self.normals = outputs, P, normals
+        self._known = []
+        values = []
+        for j, output in enumerate(outputs):
+            U = output.scaled(P)
+            mean, half = output.explained(U)
+            factor = cholesky(output.covariance(U, half))
+            values.append(output.level + output.spread * (mean + normals[:, :, j] @ factor.mT))
+            self._known.append((U, half, factor))
+        self.values = torch.stack(values, -1)
+
+    def moments(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Means (b, s, m) and standard deviations (b, 1, m) at X (b, f)."""
+        means: list[Tensor] = []
+        deviations: list[Tensor] = []
+        for j, (output, (V, known, factor)) in enumerate(
+            zip(self.outputs, self._known, strict=True)
+        ):
+            U = output.scaled(X)
+            mean, half = output.explained(U)
+            cross = output.kernel(U, V)[0] - half @ known.mT
+            e = torch.linalg.solve_triangular(factor, cross.mT, upper=False).mT
+            both = torch.cat([half, e], -1)
+            shifted = mean.unsqueeze(-1) + e @ self.normals[:, :, j].mT
+            means.append(output.level + output.spread * shifted)
+            deviations.append(output.spread * output.marginal(U, both).sqrt().unsqueeze(-1))
+        return torch.stack(means, -1), torch.stack(deviations, -1)
 
 
 def _normal(means: list[Tensor], covariances: list[Tensor]) -> GPyTorchPosterior:
