@@ -83,6 +83,13 @@ def test_chances_fall_as_the_value_to_beat_rises(network):
     assert chances[0] > 0.95 and chances[-1] < 0.1
 
 
+def test_nothing_is_better_than_the_best_value_that_is_possible(network):
+    near = np.minimum(RISING + 0.24, 1.0)
+    assert network.prob_exceeds(near, 0.99, 100).max() > 0.1
+    assert network.prob_exceeds(near, 1.0, 100).max() == 0.0
+    assert network.prob_exceeds(1.0 - near + 0.01, 0.0, 100, minimize=True).max() == 0.0
+
+
 def test_the_bands_of_a_table_are_nested(network):
     table = network.extrapolate(RISING, 40).table()
     assert table["epoch"].tolist() == list(range(21, 41))

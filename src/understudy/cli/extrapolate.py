@@ -154,14 +154,14 @@ def _print(told: Sequence[Outlook], horizon: int, delta: float, output: Path | N
     lines = summary(told, delta)
     for line in lines:
         if line["chance"] is not None:
-            line["interval"] = f"{line['lower']:.4g} to {line['upper']:.4g}"
             line["chance"] = percent(line["chance"])
     headings = {
         "curve": "curve",
         "epochs": "epochs",
         "last": "last",
-        "median": f"epoch {horizon}",
-        "interval": "90 % interval",
+        "lower": "5 %",
+        "median": f"at epoch {horizon}",
+        "upper": "95 %",
         "chance": "new best",
         "verdict": "verdict",
     }

@@ -615,6 +615,15 @@ _SYSTEMS = (
             "One transformer pass stands in for the rest of a training run and for the MCMC fit "
             "of a parametric curve."
         ),
+        classes=(
+            "understudy.models.incontext.lcpfn.LCPFN",
+            "understudy.models.incontext.curve_prior.CurvePrior",
+            "understudy.models.incontext.curve_normaliser.CurveNormaliser",
+            "understudy.models.incontext.curve_mcmc.MCMCExtrapolator",
+            "understudy.search.early_stopping.PredictiveStopper",
+            "understudy.search.early_stopping.LearningCurvePruner",
+        ),
+        reproduction="understudy.reproduce.lc_pfn",
     ),
     System(
         slug="neas",

@@ -29,7 +29,12 @@ from optuna.trial import TrialState
 from understudy.core.errors import UserError
 from understudy.models.incontext.curve_normaliser import CurveNormaliser
 from understudy.models.incontext.curve_prior import EPOCHS
-from understudy.models.incontext.lcpfn import LCPFN, EpochGrid, default_normaliser
+from understudy.models.incontext.lcpfn import (
+    LCPFN,
+    EpochGrid,
+    chance_above,
+    default_normaliser,
+)
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -244,7 +249,7 @@ class LearningCurvePruner(BasePruner):
         g = normaliser(torch.from_numpy(values)).unsqueeze(0)
         ahead = EpochGrid.of(epoch, self._rule.horizon).ahead
         bars = self._rule._network.predict(g, ahead, torch.from_numpy(seen))
-        chances = 1.0 - bars.cdf(normaliser(torch.tensor(best, dtype=torch.float64)))
+        chances = chance_above(bars, normaliser, best)
         return bool(chances.max() <= self._rule.delta)
 
     def _curve(self, trial: FrozenTrial) -> tuple[np.ndarray, np.ndarray]:

@@ -88,6 +88,11 @@ class CurveNormaliser:
         return (y >= self.lower) & (y <= self.upper)
 
     @property
+    def ideal(self) -> float:
+        """Best value that is possible; infinite where there is none."""
+        return self.lower if self.minimize else self.upper
+
+    @property
     def _ends(self) -> tuple[float, float]:
         limits = torch.tensor([self.lower, self.upper], dtype=torch.float64)
         low, high = self._sigmoid(limits).tolist()

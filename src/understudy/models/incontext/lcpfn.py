@@ -246,11 +246,13 @@ class CurveForecast:
         return self.quantile([0.5])[0]
 
     def prob_better(self, value: float) -> Floats:
-        """Probability (H,) of a better observation than a value of the metric."""
+        """Probability (H,) of a better observation than a value of the metric.
+
+        It is 0 for the best value that is possible, though noise of the prior goes beyond.
+        """
         if not math.isfinite(value):
             raise UserError(f"the value to be better than must be a finite number, got {value}")
-        limit = self.normaliser(torch.tensor(float(value), dtype=torch.float64))
-        return (1.0 - self.distribution.cdf(limit)).numpy()
+        return chance_above(self.distribution, self.normaliser, value).numpy()
 
     def table(self) -> pd.DataFrame:
         """Median and central intervals of each epoch, as columns."""
@@ -260,6 +262,14 @@ class CurveForecast:
             low, high = self.quantile([outside, 1.0 - outside])
             columns |= {f"lower_{level}": low, f"upper_{level}": high}
         return pd.DataFrame(columns)
+
+
+def chance_above(bars: BarDistribution, normaliser: CurveNormaliser, value: float) -> Tensor:
+    """Probability, of each cell, of a better value of the metric than a given one."""
+    ideal = normaliser.ideal
+    if value <= ideal if normaliser.minimize else value >= ideal:
+        return torch.zeros(bars.logits.shape[:-1], dtype=torch.float64)
+    return 1.0 - bars.cdf(normaliser(torch.tensor(float(value), dtype=torch.float64)))
 
 
 def default_normaliser(first: float, minimize: bool) -> CurveNormaliser:
