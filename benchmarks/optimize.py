@@ -68,7 +68,6 @@ class Process:
     """A peer that is asked and told."""
 
     def __init__(self, peer: Peer, problem: dict[str, Any], threads: int, timeout: float) -> None:
-        self._log = open(os.devnull, "w")  # noqa: SIM115
         self._deadline = time.monotonic() + timeout
         self._process = subprocess.Popen(
             peer.command,
@@ -98,15 +97,17 @@ class Process:
                         if not line:
                             raise RuntimeError(runner.last_line(said + self._rest()))
                         return json.loads(line)
-                    said = (said + (self._process.stderr.read() or ""))[-4000:]
+                    said = (said + self._rest())[-4000:]
 
     def _rest(self) -> str:
-        return self._process.stderr.read() or ""
+        try:
+            return os.read(self._process.stderr.fileno(), 1 << 16).decode(errors="replace")
+        except BlockingIOError:
+            return ""
 
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
-        self._log.close()
 
 
 def described(task: Task, seed: int) -> dict[str, Any]:

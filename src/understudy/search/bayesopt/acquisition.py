@@ -50,9 +50,6 @@ from understudy.search.bayesopt.improvement import (
 Worth: TypeAlias = Callable[[Tensor], Tensor]
 """Maps points (b, q, d) of the unit cube to what they are worth together, (b,)."""
 
-CASES = 32
-"""Cases over which closed forms are averaged where values are not known."""
-
 
 @dataclass(frozen=True)
 class Request:
@@ -67,7 +64,7 @@ class Request:
         Point of the learnt scale from which hypervolume is measured. If it is not given: a tenth
         of the front's range beyond its worst values, or the runs' lower quartile if that is worse.
     samples : int
-        Draws, where there is no closed form.
+        Draws, where there is no closed form; and of values that are not known, where there is one.
     batch : int
         Points to be found together, q.
     seed : int
@@ -156,7 +153,7 @@ def log_ei(request: Request) -> Worth:
     beliefs = request.beliefs
     best = beliefs.expected()[beliefs.feasible, 0].max()
     if request.closed_form:
-        drawn = beliefs.supposing(request.pending, CASES, request.seed)
+        drawn = beliefs.supposing(request.pending, request.samples, request.seed)
         return LogEI(drawn.moments, _best(beliefs, drawn.values, best), beliefs.intervals)
     return qLogExpectedImprovement(
         beliefs.model,
@@ -172,7 +169,7 @@ def log_nei(request: Request) -> Worth:
     """Log expected improvement over the best of the runs, which noise leaves uncertain."""
     beliefs = request.beliefs
     if request.closed_form:
-        drawn = beliefs.supposing(_uncertain(request), CASES, request.seed)
+        drawn = beliefs.supposing(_uncertain(request), request.samples, request.seed)
         least = drawn.values[..., 0].amin()
         return LogEI(drawn.moments, _best(beliefs, drawn.values, least), beliefs.intervals)
     return qLogNoisyExpectedImprovement(
@@ -284,8 +281,8 @@ def ehvi(request: Request) -> Worth:
 
 
 def _cases(request: Request) -> int:
-    """Fewer cases where the region of each has to be decomposed by itself."""
-    return CASES if request.beliefs.objectives == 2 else CASES // 4
+    """Fewer draws than of one objective: a front is made, and looked through, for each."""
+    return max(1, request.samples // (4 if request.beliefs.objectives == 2 else 16))
 
 
 def _counted(beliefs: Beliefs, values: Tensor, reference: Tensor) -> Tensor:

@@ -58,7 +58,8 @@ class BayesianSearcher(Searcher):
     portfolio : Portfolio
         What ``surrogate="portfolio"`` compares.
     samples : int
-        Draws from the posterior where an acquisition function has no closed form.
+        Draws from the posterior: where an acquisition function has no closed form, and of what
+        is not known where it has one (a quarter of them with two objectives, fewer with more).
     reference : sequence of float, optional
         Worst acceptable value of each objective, from which hypervolume is measured; by default a
         tenth of the front's range beyond its worst values, or the runs' worse quartile.
