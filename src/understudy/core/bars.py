@@ -28,6 +28,10 @@ _LOG_HALF_NORMAL = 0.5 * math.log(2.0 / math.pi)
 def borders_of(outcomes: Tensor, bars: int) -> Tensor:
     """Borders that give every bar the same share of a sample.
 
+    The ends are such that the half-normals of the outer bars have the greatest likelihood on the
+    sample's outermost shares. (The least and the greatest outcome, which the paper takes, make them
+    as wide as the most extreme outcome is far.)
+
     Parameters
     ----------
     outcomes : Tensor (n,)
@@ -38,7 +42,7 @@ def borders_of(outcomes: Tensor, bars: int) -> Tensor:
     Returns
     -------
     Tensor (B + 1,)
-        Increasing; the ends are the least and the greatest outcome.
+        Increasing.
     """
     if bars < 2:
         raise ValueError(f"a bar distribution needs at least 2 bars, not {bars}")
@@ -49,7 +53,9 @@ def borders_of(outcomes: Tensor, bars: int) -> Tensor:
     at = torch.linspace(0, len(values), bars + 1, dtype=torch.float64, device=values.device)
     right = at.round().long().clamp(1, len(values) - 1)
     inner = 0.5 * (values[right] + values[right - 1])
-    inner[0], inner[-1] = values[0], values[-1]
+    below, above = inner[1] - values, values - inner[-2]
+    inner[0] = inner[1] - _MEDIAN * below[below > 0].square().mean().sqrt()
+    inner[-1] = inner[-2] + _MEDIAN * above[above > 0].square().mean().sqrt()
     single = inner.to(torch.float32).unique()  # steps too fine for single precision join
     return single.to(outcomes)
 
