@@ -221,6 +221,16 @@ _SYSTEMS = (
             "One pass of a transformer trained on draws of the prior stands in for computing the "
             "posterior predictive anew on each data set."
         ),
+        classes=(
+            "understudy.core.bars.BarDistribution",
+            "understudy.core.posterior.BinnedPosterior",
+            "understudy.models.incontext.estimators.PFNClassifier",
+            "understudy.models.incontext.estimators.PFNSurrogate",
+            "understudy.models.incontext.pfn.PFN",
+            "understudy.models.incontext.pretrain.Pretraining",
+            "understudy.nn.in_context.PFNTransformer",
+        ),
+        reproduction="understudy.reproduce.pfn",
     ),
     System(
         slug="pinn-battery-p2d",
