@@ -34,6 +34,7 @@ from runner import OURS, THEIRS, Record
 FIRST, ROUNDS, BATCH = 10, 10, 5
 RESULTS = runner.RESULTS / "optimize"
 PAGE = runner.ROOT / "docs" / "benchmarks-search.md"
+FIGURE = PAGE.with_suffix(".svg")
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,9 @@ def main(
         return
     import search_page
 
-    PAGE.write_text(search_page.page(runner.load(results), PEERS))
+    records = runner.load(results)
+    FIGURE.write_text(search_page.rank_figure(records, PEERS))
+    PAGE.write_text(search_page.page(records, PEERS, FIGURE.name))
 
 
 if __name__ == "__main__":

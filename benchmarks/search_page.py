@@ -4,142 +4,312 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
 
+from problems import TASKS, Task
+
 Record = dict[str, Any]
+Key = tuple[str, int]
 FIRST, BATCH = 10, 5
+OURS = "understudy"
+_LEAST_REGRET = 1e-12
 
 _HEAD = """# Benchmarks of search
 
 <!-- Written by `python benchmarks/optimize.py --table`; change benchmarks/search_page.py, not this file. -->
 
-`understudy optimize` with its defaults against BoTorch's defaults (`SingleTaskGP`, mixed where there
-are choices, with qLogNEI or qLogNEHVI), Ax's client, Optuna's TPE and Gaussian process samplers,
-HEBO and random search, each with its own defaults, in its own environment. On every problem, with
-every seed, all are told the same ten first runs and propose ten batches of five: 60 evaluations.
-Problems and seeds were fixed before any result was looked at, and all runs are shown. BoTorch and
-understudy are given the reference point of the hypervolume; HEBO takes one objective. TPE is multivariate with a
-constant liar, as is advised for batches.
+Which optimiser finds the better design with the same number of runs, and what a suggestion costs.
+`BayesianSearcher`, which `understudy optimize` asks, is measured with its defaults against BoTorch's
+defaults (`SingleTaskGP`, mixed where there are choices, with qLogNEI or qLogNEHVI), Ax's client,
+Optuna's TPE and Gaussian process samplers, HEBO, and random search, each with its own defaults.
+
+On every problem, with every seed, all are told the same ten first runs (scrambled Sobol points) and
+propose ten batches of five: 60 evaluations. Problems, seeds and numbers of runs were fixed before
+any result was looked at, and all runs are shown. BoTorch and understudy are given the reference
+point of the hypervolume; Ax and Optuna find their own. HEBO takes one objective. TPE is multivariate
+with a constant liar, as Optuna advises for batches.
 """  # noqa: E501
 
 
-def page(records: Iterable[Record], peers: Mapping[str, Any]) -> str:
-    """Markdown of all tables."""
+class Runs:
+    """Records of searches that ended, by problem, seed and peer."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self.records = [record for record in records if "failed" not in record]
+        self.by: dict[Key, dict[str, Record]] = defaultdict(dict)
+        for record in self.records:
+            self.by[record["problem"], record["seed"]][record["peer"]] = record
+
+    def shared(self, peers: Iterable[str]) -> list[Key]:
+        """Problems and seeds that all these peers have."""
+        wanted = set(peers)
+        return sorted(key for key, found in self.by.items() if wanted <= set(found))
+
+    def ranks(self, keys: list[Key], peers: list[str], evaluation: int = -1) -> np.ndarray:
+        """Ranks (keys, peers) of the best after an evaluation, 1 for the best, ties shared."""
+        return np.array(
+            [
+                rankdata([self.by[key][peer]["history"][evaluation] for peer in peers])
+                for key in keys
+            ]
+        )
+
+    def finals(self, problem: str, peer: str) -> list[float]:
+        """Last values of one peer on one problem."""
+        return [
+            found[peer]["history"][-1]
+            for (name, _), found in self.by.items()
+            if name == problem and peer in found
+        ]
+
+
+def page(records: Iterable[Record], peers: Mapping[str, Any], figure: str) -> str:
+    """Markdown of all tables; the figure is the path of that of `rank_figure`."""
     records = list(records)
-    done = [record for record in records if "failed" not in record]
-    problems = list(dict.fromkeys(r["problem"] for r in sorted(records, key=_order)))
-    shown = [peer for peer in peers if any(r["peer"] == peer for r in records)]
-    titles = {peer: peers[peer].title for peer in shown}
+    runs = Runs(records)
+    shown = {k: p.title for k, p in peers.items() if any(r["peer"] == k for r in runs.records)}
+    everywhere = [key for key in shown if peers[key].objectives > 1]
+    keys = runs.shared(everywhere)
     parts = [
         _HEAD,
-        *_machine(done, titles),
-        "\n## Mean rank\n",
-        "Rank of the best found after 60 evaluations among the peers, 1 for the best, ties shared;"
-        " mean over the seeds that all peers of a problem have.\n",
-        *_ranks(done, problems, titles),
+        "## Mean rank\n",
+        *_summary(runs, keys, everywhere, shown),
+        f"\n![Mean rank after each evaluation]({figure})\n",
+        *_by_problem(runs, keys, everywhere, shown),
+        *_with_few(runs, [key for key in shown if key not in everywhere], everywhere, shown),
         "\n## Best found after 60 evaluations\n",
-        "Mean ± standard error over the seeds: regret where the optimum is known (a dagger marks"
-        " the best value otherwise, or minus the hypervolume of several objectives); lower is"
-        " better.\n",
-        *_finals(done, problems, titles),
+        "Median over the seeds, with quartiles in brackets: log10 of the regret where the optimum"
+        " is known, otherwise the value itself or the hypervolume.\n",
+        *_finals(runs, shown),
         "\n## CPU seconds a suggestion\n",
-        "CPU time of a round over its five suggestions, mean over rounds and seeds, one thread.\n",
-        *_seconds(done, problems, titles),
+        "CPU time of a round over its five suggestions, refitting included: median over the runs"
+        f" made on one machine ({_machine(runs)}), one thread.\n",
+        *_seconds(runs, shown),
+        "\n## What was run\n",
+        *_machines(runs, shown),
+        *_failures(records),
     ]
-    failed = [record for record in records if "failed" in record]
-    if failed:
-        parts += ["\n## Runs that failed\n"]
-        parts += [f"- {r['problem']}, seed {r['seed']}, {r['peer']}: {r['failed']}" for r in failed]
     return "\n".join(parts) + "\n"
 
 
-def _order(record: Record) -> tuple[int, str]:
-    from problems import TASKS
+# -- ranks ------------------------------------------------------------------------------------
 
-    return list(TASKS).index(record["problem"]), record["peer"]
+
+def _summary(runs: Runs, keys: list[Key], peers: list[str], titles: Mapping[str, str]) -> list[str]:
+    ranks = runs.ranks(keys, peers)
+    mean, error = _mean_rank(keys, ranks)
+    rows = []
+    for at in np.argsort(mean):
+        duel = ""
+        if peers[at] != OURS:
+            ours, theirs = ranks[:, peers.index(OURS)], ranks[:, at]
+            duel = f"{(ours < theirs).sum()} / {(ours == theirs).sum()} / {(ours > theirs).sum()}"
+        rows.append([titles[peers[at]], f"{mean[at]:.2f} ± {error[at]:.2f}", duel])
+    problems = len({name for name, _ in keys})
+    return [
+        f"Rank among the {len(peers)} systems that take several objectives, 1 for the best, ties"
+        f" shared: mean over {problems} problems of the mean over seeds, on the {len(keys)} pairs"
+        " of a problem and a seed that all have. The standard error says how much other seeds"
+        " would change it, not how much other problems would.\n",
+        *_table(["system", "mean rank", "understudy better / equal / worse"], rows),
+    ]
+
+
+def _mean_rank(keys: list[Key], ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over problems of the mean rank over seeds, and its standard error over seeds."""
+    names = sorted({name for name, _ in keys})
+    groups = [ranks[[i for i, key in enumerate(keys) if key[0] == name]] for name in names]
+    mean = np.mean([group.mean(0) for group in groups], 0)
+    spread = [g.var(0, ddof=1) / len(g) if len(g) > 1 else g.var(0) for g in groups]
+    return mean, np.sqrt(np.sum(spread, 0)) / len(groups)
+
+
+def _by_problem(
+    runs: Runs, keys: list[Key], peers: list[str], titles: Mapping[str, str]
+) -> list[str]:
+    rows = []
+    for name in TASKS:
+        mine = [key for key in keys if key[0] == name]
+        if mine:
+            means = runs.ranks(mine, peers).mean(0)
+            rows.append([f"{name} ({len(mine)})", *(f"{rank:.2f}" for rank in means)])
+    return [
+        "\nThe same by problem, with the number of seeds:\n",
+        *_table(["problem", *(titles[peer] for peer in peers)], rows),
+    ]
+
+
+def _with_few(runs: Runs, few: list[str], peers: list[str], titles: Mapping[str, str]) -> list[str]:
+    """Ranks with a peer that takes one objective, on the runs that it has."""
+    parts = []
+    for peer in few:
+        whole = [*peers, peer]
+        keys = runs.shared(whole)
+        if not keys:
+            continue
+        mean, error = _mean_rank(keys, runs.ranks(keys, whole))
+        row = [f"{m:.2f} ± {e:.2f}" for m, e in zip(mean, error, strict=True)]
+        seeds = len({seed for _, seed in keys})
+        parts += [
+            f"\nWith {titles[peer]}, on {len(keys)} pairs of"
+            f" {len({name for name, _ in keys})} problems of one objective and {seeds} seed(s):\n",
+            *_table(["", *(titles[p] for p in whole)], [["mean rank", *row]]),
+        ]
+    return parts
+
+
+def rank_figure(records: Iterable[Record], peers: Mapping[str, Any]) -> str:
+    """SVG of the mean rank after each evaluation."""
+    runs = Runs(records)
+    shown = [
+        k for k in peers if peers[k].objectives > 1 and any(r["peer"] == k for r in runs.records)
+    ]
+    keys = runs.shared(shown)
+    steps = range(FIRST, len(runs.by[keys[0]][shown[0]]["history"]))
+    curves = np.array([_mean_rank(keys, runs.ranks(keys, shown, at))[0] for at in steps])
+    return _svg([step + 1 for step in steps], curves, [peers[key].title for key in shown])
+
+
+_COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#7f7f7f")
+
+
+def _svg(steps: list[int], curves: np.ndarray, titles: list[str]) -> str:
+    """Curves (steps, k) over steps, each with its title at its end; small values on top."""
+    width, height, left, top = 520, 260, 40, 14
+    x = np.interp(steps, [steps[0], steps[-1]], [left, width])
+    ends = float(np.floor(curves.min())), float(np.ceil(curves.max()))
+    y = np.interp(curves, ends, [top, height])
+    lines = [
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 300" font-family="sans-serif"'
+        ' font-size="12">',
+        '<rect width="640" height="300" fill="white"/>',
+    ]
+    for rank in range(int(ends[0]), int(ends[1]) + 1):
+        at = float(np.interp(rank, ends, [top, height]))
+        lines.append(f'<line x1="{left}" x2="{width}" y1="{at:.1f}" y2="{at:.1f}" stroke="#ddd"/>')
+        lines.append(f'<text x="{left - 8}" y="{at + 4:.1f}" text-anchor="end">{rank}</text>')
+    for step in range(steps[0] - 1, steps[-1] + 1, 10):
+        at = float(np.interp(step, [steps[0], steps[-1]], [left, width]))
+        lines.append(f'<text x="{at:.1f}" y="{height + 18}" text-anchor="middle">{step}</text>')
+    middle = (left + width) / 2
+    lines.append(f'<text x="{middle}" y="{height + 36}" text-anchor="middle">evaluations</text>')
+    label = _apart(y[-1], 13.0)
+    for k, title in enumerate(titles):
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y[:, k], strict=True))
+        colour = _COLOURS[k % len(_COLOURS)]
+        lines.append(
+            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
+        )
+        lines.append(f'<text x="{width + 8}" y="{label[k] + 4:.1f}" fill="{colour}">{title}</text>')
+    return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def _apart(y: np.ndarray, gap: float) -> np.ndarray:
+    """Places near y that lie at least a gap from one another, in the same order."""
+    order, placed = np.argsort(y), y.astype(float).copy()
+    for before, here in pairwise(order):
+        placed[here] = max(placed[here], placed[before] + gap)
+    return placed
+
+
+# -- values and cost --------------------------------------------------------------------------
+
+
+def _finals(runs: Runs, titles: Mapping[str, str]) -> list[str]:
+    rows = []
+    for name, make in TASKS.items():
+        task = make()
+        found = {peer: runs.finals(name, peer) for peer in titles}
+        if any(found.values()):
+            cells = [_quartiles(_shown(task, values)) for values in found.values()]
+            rows.append([f"{name}: {_measure(task)}", *cells])
+    return _table(["problem", *titles.values()], rows)
+
+
+def _measure(task: Task) -> str:
+    if task.reference_point is not None:
+        return "hypervolume, large is good"
+    if task.best is not None:
+        return "log10 regret, small is good"
+    return "value, large is good" if task.direction == "maximize" else "value, small is good"
+
+
+def _shown(task: Task, losses: list[float]) -> np.ndarray:
+    values = np.array(losses)
+    if task.reference_point is None and task.best is not None:
+        return np.log10(np.maximum(values, _LEAST_REGRET))
+    return -values if task.reference_point or task.direction == "maximize" else values
+
+
+def _quartiles(values: np.ndarray) -> str:
+    if len(values) == 0:
+        return ""
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    if len(values) == 1:
+        return f"{middle:.4g}"
+    return f"{middle:.4g} [{low:.4g}, {high:.4g}]"
+
+
+def _seconds(runs: Runs, titles: Mapping[str, str]) -> list[str]:
+    rows, machine = [], _machine(runs)
+    for name in TASKS:
+        cells = []
+        for peer in titles:
+            found = [
+                np.mean(record["round_cpu_s"]) / BATCH
+                for record in runs.records
+                if (record["problem"], record["peer"]) == (name, peer)
+                and _processor(record) == machine
+            ]
+            cells.append(f"{np.median(found):.2f}" if found else "")
+        rows.append([name, *cells])
+    return _table(["problem", *titles.values()], rows)
+
+
+def _processor(record: Record) -> str:
+    return f"{record['hardware']['processor']}, {record['hardware']['cores']} cores"
+
+
+def _machine(runs: Runs) -> str:
+    """Where most of our runs were made."""
+    ours = [_processor(record) for record in runs.records if record["peer"] == OURS]
+    return max(sorted(set(ours)), key=ours.count)
+
+
+# -- what was run -----------------------------------------------------------------------------
+
+
+def _machines(runs: Runs, titles: Mapping[str, str]) -> list[str]:
+    rows = []
+    for peer, title in titles.items():
+        mine = [record for record in runs.records if record["peer"] == peer]
+        versions = {", ".join(f"{k} {v}" for k, v in r["versions"].items()) for r in mine}
+        days = sorted({record["measured"] for record in mine})
+        machines = {_processor(record) for record in mine}
+        rows.append(
+            [
+                title,
+                "; ".join(sorted(versions)) or "-",
+                str(len(mine)),
+                "; ".join(sorted(machines)),
+                days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
+            ]
+        )
+    return _table(["system", "versions", "runs", "machine", "measured"], rows)
+
+
+def _failures(records: list[Record]) -> list[str]:
+    failed = [record for record in records if "failed" in record]
+    if not failed:
+        return ["\nNo run failed."]
+    lines = [f"- {r['problem']}, seed {r['seed']}, {r['peer']}: {r['failed']}" for r in failed]
+    return ["\nRuns that failed:\n", *lines]
 
 
 def _table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
     rule = ["---", *["---:"] * (len(head) - 1)]
     return [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)]
-
-
-def _machine(records: list[Record], titles: Mapping[str, str]) -> list[str]:
-    rows = []
-    for peer, title in titles.items():
-        mine = [record for record in records if record["peer"] == peer]
-        if not mine:
-            continue
-        versions = ", ".join(f"{k} {v}" for k, v in mine[-1]["versions"].items())
-        days = sorted({record["measured"] for record in mine})
-        span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-        rows.append([title, versions or "-", str(len(mine)), span])
-    processors = sorted({r["hardware"]["processor"] for r in records})
-    return [
-        f"Machine: {'; '.join(processors)}, one thread a run.\n",
-        *_table(["system", "versions", "runs", "measured"], rows),
-    ]
-
-
-def _finals_of(records: list[Record], problem: str) -> dict[str, dict[int, float]]:
-    found: dict[str, dict[int, float]] = defaultdict(dict)
-    for record in records:
-        if record["problem"] == problem:
-            found[record["peer"]][record["seed"]] = record["history"][-1]
-    return found
-
-
-def _ranks(records: list[Record], problems: list[str], titles: Mapping[str, str]) -> list[str]:
-    rows, total = [], defaultdict(list)
-    for problem in problems:
-        finals = _finals_of(records, problem)
-        shared = sorted(set.intersection(*(set(seeds) for seeds in finals.values())))
-        if not shared:
-            continue
-        names = list(finals)
-        ranks = rankdata([[finals[name][s] for s in shared] for name in names], axis=0).mean(1)
-        means = dict(zip(names, ranks, strict=True))
-        for name, rank in means.items():
-            total[name].append(rank)
-        cells = [f"{means[p]:.2f}" if p in means else "" for p in titles]
-        rows.append([f"{problem} ({len(shared)} seeds)", *cells])
-    overall = [f"**{np.mean(total[p]):.2f}**" if total[p] else "" for p in titles]
-    return _table(["problem", *titles.values()], [*rows, ["**mean**", *overall]])
-
-
-def _finals(records: list[Record], problems: list[str], titles: Mapping[str, str]) -> list[str]:
-    from problems import TASKS
-
-    rows = []
-    for problem in problems:
-        task, finals = TASKS[problem](), _finals_of(records, problem)
-        mark = "" if task.best is not None else " †"
-        cells = [_spread(list(finals[p].values())) if p in finals else "" for p in titles]
-        rows.append([problem + mark, *cells])
-    return _table(["problem", *titles.values()], rows)
-
-
-def _spread(values: list[float]) -> str:
-    mean = f"{np.mean(values):.4g}"
-    if len(values) < 2:
-        return mean
-    return f"{mean} ± {np.std(values, ddof=1) / len(values) ** 0.5:.2g}"
-
-
-def _seconds(records: list[Record], problems: list[str], titles: Mapping[str, str]) -> list[str]:
-    rows = []
-    for problem in problems:
-        cells = []
-        for peer in titles:
-            rounds = [
-                second
-                for record in records
-                if (record["problem"], record["peer"]) == (problem, peer)
-                for second in record["round_cpu_s"]
-            ]
-            cells.append(f"{np.mean(rounds) / BATCH:.3f}" if rounds else "")
-        rows.append([problem, *cells])
-    return _table(["problem", *titles.values()], rows)
