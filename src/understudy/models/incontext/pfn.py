@@ -229,8 +229,10 @@ class PFN:
         return save(tensors, metadata={"pfn": json.dumps(described), "log": log})
 
     def to_tensor(self) -> Tensor:
-        """The bytes of `to_bytes` as a tensor, for files that hold tensors."""
-        return torch.frombuffer(bytearray(self.to_bytes()), dtype=torch.uint8)
+        """The bytes of `to_bytes`, without loss of precision, for files that hold tensors."""
+        weights = self.network.state_dict().values()
+        half = all(torch.equal(v, v.half().to(v)) for v in weights)
+        return torch.frombuffer(bytearray(self.to_bytes(half)), dtype=torch.uint8)
 
     def save(self, path: Path, half: bool = True) -> None:
         """Write a safetensors file, whole or not at all."""

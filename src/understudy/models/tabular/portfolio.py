@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from understudy.core.surrogate import Surrogate
+from understudy.models.incontext.estimators import PFNSurrogate
 from understudy.models.tabular.boosting import BoostingSurrogate
 from understudy.models.tabular.deep_ensemble import DeepEnsemble
 from understudy.models.tabular.deep_kernel import DeepKernelSurrogate
@@ -62,6 +63,12 @@ class Candidate:
 
 
 PORTFOLIO: tuple[Candidate, ...] = (
+    Candidate(
+        "pfn",
+        PFNSurrogate,
+        lambda task: task.rows <= 60 and task.features <= 10,  # beyond, processes are sharper
+        params=(("orders", 1),),
+    ),
     Candidate("polynomial", PolynomialSurrogate),
     Candidate("exact-gp", ExactGP, lambda task: task.rows <= 5_000),
     Candidate(
