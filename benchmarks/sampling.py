@@ -93,12 +93,14 @@ class Method:
     dtype: str = "float64"
     chain_method: str = "parallel"
     threads: int = CORES
+    processes: int = 1
 
 
 ours = partial(Method, script="sampling.py", environment=OURS, method="hmc", threads=1)
 numpyro = partial(Method, script="peers/run_numpyro.py", environment=THEIRS / "numpyro")
 METHODS = {
     "understudy": ours("understudy", collapsed=True),
+    "understudy-two-processes": ours("understudy, two processes", collapsed=True, processes=2),
     "understudy-all-weights": ours("understudy, all weights"),
     "numpyro-nuts": numpyro("NumPyro NUTS"),
     "numpyro-hmc": numpyro("NumPyro HMC", method="hmc"),
@@ -116,6 +118,7 @@ def question(posterior: Posterior, seed: int) -> dict[str, np.ndarray]:
     from understudy.nn.bayesian_mlp import FlatMLP
     from understudy.sample import maximise
 
+    torch.set_num_threads(1)
     X, y = posterior.data(posterior.rows + 20)
     seen = slice(None, posterior.rows)
     y = (y - y[seen].mean(0)) / y[seen].std(0)
@@ -147,7 +150,7 @@ def density(
 
 
 def answer_ours(asked: str, answer: str) -> None:
-    """Our sampler on a question, in the form of a peer's answer: one process a core."""
+    """Our sampler on a question, in the form of a peer's answer: in one process, or in several."""
     import torch
 
     import understudy
@@ -155,9 +158,10 @@ def answer_ours(asked: str, answer: str) -> None:
     with np.load(asked) as stored:
         task = {name: stored[name] for name in stored.files}
     settings = json.loads(str(task["settings"]))
-    parts = np.array_split(task["start"], CORES)
+    processes = settings["processes"]
+    parts = np.array_split(task["start"], processes)
     arguments = [(task | {"start": part}, settings, k) for k, part in enumerate(parts)]
-    with ProcessPoolExecutor(CORES, mp_context=get_context("fork")) as pool:
+    with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
         results = list(pool.map(some_chains, arguments))
     quantities = np.concatenate([q for q, _ in results], axis=1)
     reports = [report for _, report in results]
@@ -165,7 +169,7 @@ def answer_ours(asked: str, answer: str) -> None:
         key: (max if key.endswith("wall_s") else sum)(r[key] for r in reports) for key in reports[0]
     }
     whole = density(task, tuple(task["sizes"].tolist()), CHAINS)
-    report["acceptance"] /= CORES
+    report["acceptance"] /= processes
     report["energy_at_start"] = (-whole(torch.from_numpy(task["start"]))).tolist()
     report["versions"] = {"understudy": understudy.__version__, "torch": torch.__version__}
     np.savez(answer, quantities=quantities, report=json.dumps(report))
@@ -268,6 +272,7 @@ def measure(
         "collapsed": method.collapsed,
         "dtype": method.dtype,
         "chain_method": method.chain_method,
+        "processes": method.processes,
     }
     record = {"sampler": name, "posterior": posterior, "seed": seed, "settings": settings}
     record |= {"hardware": hardware(CORES), "measured": time.strftime("%Y-%m-%d")}
@@ -346,7 +351,7 @@ def main() -> None:
     if options.table:
         from sampling_page import page
 
-        PAGE.write_text(page(load(FOLDER), POSTERIORS, METHODS))
+        PAGE.write_text(page(load(FOLDER), load(RESULTS / "ensemble"), POSTERIORS, METHODS))
         return
     for posterior in options.posteriors.split(","):
         for seed in map(int, options.seeds.split(",")):

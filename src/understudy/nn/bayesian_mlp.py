@@ -32,11 +32,11 @@ from understudy.nn.mlp import ACTIVATIONS
 
 _LOG_2PI = math.log(2.0 * math.pi)
 
-ACTIVATION_SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
-    "tanh": lambda h: torch.addcmul(torch.ones_like(h[:1, :1, :1]), h, h, value=-1.0),
-    "relu": lambda h: (h > 0.0).to(h),
+BACKWARD: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "tanh": torch.ops.aten.tanh_backward,
+    "relu": lambda delta, h: delta.mul_(h > 0.0),
 }
-"""Derivatives of activations by their value."""
+"""Gradients in activations and the activations to gradients before them; may overwrite those."""
 
 Pullback = Callable[[Tensor], Tensor]
 """Gradients (chains, n, o) in the outputs to gradients (chains, dim) in the weights."""
@@ -80,7 +80,7 @@ class FlatMLP:
     def layers(self, theta: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Views of theta (chains, dim): weights (chains, in, out) and biases (chains, 1, out)."""
         chains, shapes = len(theta), _layer_shapes(self.sizes)
-        parts = theta.split([i * o for i, o in shapes], dim=1)
+        parts = torch.split_with_sizes(theta, [i * o for i, o in shapes], dim=1)
         views = [part.view(chains, i, o) for part, (i, o) in zip(parts, shapes, strict=True)]
         return list(zip(views[::2], views[1::2], strict=True))
 
@@ -110,9 +110,9 @@ class FlatMLP:
 
     def vjp(self, theta: Tensor, x: Tensor) -> tuple[Tensor, Pullback]:
         """Outputs (chains, n, o), and what turns gradients in them into gradients in theta."""
-        if self.activation not in ACTIVATION_SLOPES:
+        if self.activation not in BACKWARD:
             return self._vjp_by_autograd(theta, x)
-        weights, slope = self.layers(theta), ACTIVATION_SLOPES[self.activation]
+        weights, backward = self.layers(theta), BACKWARD[self.activation]
         values = self._outputs(weights, x)
 
         def pullback(cotangent: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class FlatMLP:
                 torch.bmm(values[layer].mT, delta, out=into[layer][0])
                 torch.sum(delta, 1, keepdim=True, out=into[layer][1])
                 if layer:
-                    delta = torch.bmm(delta, weights[layer][0].mT).mul_(slope(values[layer]))
+                    delta = backward(torch.bmm(delta, weights[layer][0].mT), values[layer])
             return gradient
 
         return values[-1], pullback

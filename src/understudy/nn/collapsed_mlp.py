@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from understudy.nn.bayesian_mlp import (
-    ACTIVATION_SLOPES,
+    BACKWARD,
     FlatMLP,
     Pullback,
     activated,
@@ -114,8 +114,8 @@ class CollapsedJoint:
         residual = layer.targets - torch.bmm(layer.features, layer.mean)
         logs = layer.factor.diagonal(dim1=1, dim2=2).log().sum(1)
         squares = torch.linalg.vecdot(theta, theta).double() + _squares(layer.mean)
-        misfit = _squares(residual) / self._noise.flatten() + squares / self._prior.flatten()
-        value = self._constant - m * logs - 0.5 * misfit
+        misfit = _squares(residual) * self._half_precisions[0] + squares * self._half_precisions[1]
+        value = self._constant - misfit - m * logs
         pull = torch.baddbmm(
             torch.bmm(residual, layer.mean.mT), layer.features, layer.inverse, alpha=-m
         )
@@ -131,18 +131,19 @@ class CollapsedJoint:
         """Last hidden layer (chains, n, k - 1) and the pullback of gradients in it."""
         z, pullback = self.hidden.vjp(theta, self.x)
         h = activated(z, self.network.activation)
-        slope = ACTIVATION_SLOPES[self.network.activation]
-        return h, lambda cotangent: pullback(cotangent.mul_(slope(h)))
+        backward = BACKWARD[self.network.activation]
+        return h, lambda cotangent: pullback(backward(cotangent, h))
 
     def _output_layer(self, h: Tensor) -> OutputLayer:
         k, y = self.network.sizes[-2] + 1, self._bias_and_targets
-        both = torch.cat([h.double() * self._fed, y], dim=2)
+        h = h.double() if self._fed == 1.0 else h.double() * self._fed
+        both = torch.cat([h, y], dim=2)
         if self.weight is not None:
             both = both * self.weight.double().unsqueeze(2)
         features, targets = both[..., :k], both[..., k:]
         products = torch.bmm(features.mT, both).div_(self._noise)
         precision = products[..., :k]
-        precision.diagonal(dim1=1, dim2=2).add_(1.0 / self._prior[..., 0])
+        precision.diagonal(dim1=1, dim2=2).sub_(self._shrink)
         factor = torch.linalg.cholesky_ex(precision).L
         inverse = torch.cholesky_inverse(factor)
         return OutputLayer(
@@ -185,6 +186,11 @@ class CollapsedJoint:
     @cached_property
     def _shrink(self) -> Tensor:
         return -1.0 / self._prior[..., 0]
+
+    @cached_property
+    def _half_precisions(self) -> tuple[Tensor, Tensor]:
+        """Halves of the precisions (chains,) of noise and prior."""
+        return 0.5 / self._noise.flatten(), 0.5 / self._prior.flatten()
 
 
 def _squares(values: Tensor) -> Tensor:
