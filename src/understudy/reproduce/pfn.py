@@ -101,18 +101,18 @@ _SIZES = {
         subsets=1,
     ),
     Scale.CPU: _Size(
-        process=_Training(4000, 16, 64, 64, 4, learning_rate=2e-3),
+        process=_Training(10_000, 16, 64, 64, 4, learning_rate=2e-3),
         line=_Training(1000, 16, 32, 64, 3, 100, 2e-3),
-        hyper=_Training(3500, 16, 40, 64, 4, learning_rate=2e-3),
-        network=_Training(2500, 8, 128, 64, 3, learning_rate=2e-3),
+        hyper=_Training(4000, 16, 40, 64, 4, learning_rate=2e-3),
+        network=_Training(3000, 8, 128, 64, 3, learning_rate=2e-3),
         data_sets=500,
         hyper_sets=200,
         network_sets=100,
         sampled_sets=20,
         restarts=4,
         fit_steps=150,
-        plan=Plan(250, 150),
-        subsets=10,
+        plan=Plan(400, 400),
+        subsets=20,
     ),
     Scale.PAPER: _Size(
         process=_Training(1_000_000, 4, 2010, 512, 6, 1000, 1e-4),
@@ -137,7 +137,7 @@ def run(scale: Scale, seed: int) -> list[Claim]:
     Parameters
     ----------
     scale : Scale
-        ``cpu`` trains on some ten thousand data sets a prior, ``paper`` on up to four million.
+        ``cpu`` trains on some hundred thousand data sets a prior, ``paper`` on up to four million.
     seed : int
         Of training, of test data sets and of the chains.
 
