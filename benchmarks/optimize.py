@@ -39,13 +39,20 @@ FIGURE = PAGE.with_suffix(".svg")
 
 @dataclass(frozen=True)
 class Peer:
-    """A script of ``peers/`` with its arguments, in an environment."""
+    """A script of ``peers/`` with its arguments, in an environment, and what it can be asked."""
 
     title: str
     environment: Path
     script: str
     arguments: tuple[str, ...] = ()
     objectives: int = 99
+    features: int = 10**9
+
+    def suits(self, task: Task) -> bool:
+        """Whether it takes so many objectives, and inputs after one-hot coding."""
+        problem = task.problem
+        wide = len(problem.space.feature_names()) > self.features
+        return len(problem.objectives) <= self.objectives and not wide
 
     @property
     def command(self) -> list[str]:
@@ -56,6 +63,7 @@ class Peer:
 
 PEERS = {
     "understudy": Peer("understudy", OURS, "understudy"),
+    "understudy-pfn": Peer("understudy, PFN", OURS, "understudy", ("pfn",), features=10),
     "botorch": Peer("BoTorch", THEIRS / "botorch", "botorch"),
     "ax": Peer("Ax", THEIRS / "ax", "ax"),
     "optuna-gp": Peer("Optuna GP", OURS, "optuna", ("gp",)),
@@ -165,8 +173,7 @@ def run_all(
         for name in names:
             for key, peer in peers.items():
                 path = results / f"{name}-{seed}-{key}.json"
-                many = len(TASKS[name]().problem.objectives)
-                if (path.exists() and not options["force"]) or many > peer.objectives:
+                if (path.exists() and not options["force"]) or not peer.suits(TASKS[name]()):
                     continue
                 found = run(name, seed, peer, options["threads"], options["timeout"])
                 facts = {"problem": name, "seed": seed, "peer": key}

@@ -1,7 +1,8 @@
-"""Our own search, with its defaults."""
+"""Our own search, with its defaults or the surrogate that the argument names."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from dialogue import Config, Values, serve
@@ -29,6 +30,7 @@ class Understudy:
         self.searcher = BayesianSearcher(
             Problem(space(problem["inputs"]), objectives),
             seed=problem["seed"],
+            surrogate=sys.argv[1] if len(sys.argv) > 1 else "portfolio",
             reference=problem["reference_point"],
         )
 

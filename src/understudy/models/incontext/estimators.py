@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -149,6 +150,19 @@ class PFNSurrogate(Surrogate):
         with torch.no_grad():
             found = self._mixed(self._scaled(torch.from_numpy(self._checked(X))))
         return found.affine(self._y_shift, self._y_scale)
+
+    def extended(self, X: Tensor, Y: Tensor) -> Self:
+        """Return a surrogate that has also read rows X (p, d) with outcomes Y (p, m).
+
+        Scales stay as they are; where the network reads no more rows, the first ones go.
+        """
+        other = copy(self)
+        most = self._pfn.most_context
+        z = (Y - self._y_shift) / self._y_scale
+        other._rows = torch.cat([self._rows, self._scaled(X)])[-most:]
+        other._outcomes = torch.cat([self._outcomes, z])[-most:]
+        other._read()
+        return other
 
     @torch.no_grad()
     def sample(self, X: ArrayLike, n: int = 1, seed: int = 0) -> NDArray[np.float64]:

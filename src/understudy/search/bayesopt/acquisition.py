@@ -37,6 +37,7 @@ from torch import Tensor
 from understudy.core.errors import UserError
 from understudy.core.posterior import sampler_for
 from understudy.core.space import nearest
+from understudy.search.bayesopt.bars import in_context, log_bar_ei
 from understudy.search.bayesopt.beliefs import Beliefs
 from understudy.search.bayesopt.improvement import (
     LogEHVI,
@@ -152,6 +153,9 @@ def log_ei(request: Request) -> Worth:
     """Log expected improvement over the best of the runs, as the model explains them."""
     beliefs = request.beliefs
     best = beliefs.expected()[beliefs.feasible, 0].max()
+    network = in_context(beliefs)
+    if network is not None and request.batch == 1:
+        return log_bar_ei(beliefs, network, request.pending, best)
     if request.closed_form:
         drawn = beliefs.supposing(request.pending, request.samples, request.seed)
         return LogEI(drawn.moments, _best(beliefs, drawn.values, best), beliefs.intervals)

@@ -23,6 +23,7 @@ from understudy.core.errors import UserError
 from understudy.core.space import nearest
 from understudy.core.surrogate import Surrogate
 from understudy.core.warp import Identity, Log, Warp, YeoJohnson
+from understudy.models.incontext.estimators import PFNSurrogate
 from understudy.models.tabular.deep_ensemble import DeepEnsemble
 from understudy.models.tabular.deep_kernel import DeepKernelSurrogate
 from understudy.models.tabular.exact_gp import ExactGP
@@ -47,6 +48,7 @@ NAMED: dict[str, Surrogate] = {
     "deep-ensemble": DeepEnsemble(),
     "laplace": LaplaceSurrogate(),
     "deep-kernel": DeepKernelSurrogate(),
+    "pfn": PFNSurrogate(orders=2, subsample=True),
 }
 """Surrogates that can be asked for by name."""
 
