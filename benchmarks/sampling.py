@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import sys
 import tempfile
@@ -276,6 +277,7 @@ def measure(
     }
     record = {"sampler": name, "posterior": posterior, "seed": seed, "settings": settings}
     record |= {"hardware": hardware(CORES), "measured": time.strftime("%Y-%m-%d")}
+    record["load_average"] = round(os.getloadavg()[0], 1)
     found = run_script(method, settings, task, options.timeout)
     if isinstance(found, str):
         return record | {"failed": found}

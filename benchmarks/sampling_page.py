@@ -8,6 +8,7 @@ from typing import Any
 
 Record = dict[str, Any]
 OURS, TARGET = "understudy", 3.0
+LEAST_SAMPLES = 50  # of a chain, from which an effective number is worth showing
 
 _HEAD = """# Benchmarks of samplers
 
@@ -39,7 +40,9 @@ _METHODS = """
   advantage.
 - **NumPyro NUTS, output layer integrated out** samples the density that ours does, written for NumPyro by hand; it tells
   how much is due to the density and how much to the sampler.
-- **Pyro NUTS** has its own adaptation with its defaults, its potential traced by TorchScript, one process a chain.
+- **Pyro NUTS** has its own adaptation with its defaults, its potential traced by TorchScript, one process a chain. It is
+  the algorithm of NumPyro's NUTS, so its cost a gradient tells where it would stand; its chains were cut short, as full
+  ones take more than ten CPU minutes each time.
 - hamiltorch is not on the package index, so it is not here.
 
 Our sampler has the same settings everywhere: path length 1 (in units of the prior's deviation), each path longer or
@@ -67,14 +70,15 @@ def page(
 ) -> str:
     """Markdown of everything."""
     done = [record for record in records if "failed" not in record]
+    long = [record for record in done if record["settings"]["samples"] >= LEAST_SAMPLES]
     titles = ", ".join(
         f"{p.title.split(', ')[1]} on {p.rows} rows of {p.title.split(', ')[0]}"
         for p in posteriors.values()
     )
-    counts = {(r["settings"]["burn_in"], r["settings"]["samples"]) for r in records}
+    counts = {(r["settings"]["burn_in"], r["settings"]["samples"]) for r in long}
     steps = " or ".join(f"{a} of burn-in and {b} kept" for a, b in sorted(counts))
     parts = [_HEAD.format(posteriors=titles, steps=steps), *machine(done, methods)]
-    parts += ["\n## Verdict\n", *verdicts(done, posteriors, methods)]
+    parts += ["\n## Verdict\n", *verdicts(long, posteriors, methods)]
     for name, posterior in posteriors.items():
         own = [record for record in done if record["posterior"] == name]
         if own:
@@ -116,6 +120,11 @@ def results(records: Sequence[Record], methods: Mapping[str, Any]) -> list[str]:
     for name, method in methods.items():
         own = list(of(records, name).values())
         if not own:
+            continue
+        if own[0]["settings"]["samples"] < LEAST_SAMPLES:
+            few = f"{method.title} ({own[0]['settings']['samples']} draws only)"
+            cost = spread(own, "cpu_ms_per_gradient", 3)
+            rows.append([few, str(len(own)), *["–"] * (len(head) - 3), cost])
             continue
         cells = [method.title, str(len(own)), spread(own, "r_hat", 3), spread(own, "least_ess", 0)]
         cells += [spread(own, key, 2) for key in ("ess_per_cpu_s", "ess_per_wall_s")]
@@ -207,8 +216,9 @@ def ensemble_section(records: Sequence[Record]) -> list[str]:
     )
     return [
         "\n## Ten networks against one\n",
-        "`benchmarks/ensemble.py` trains 1 and 10 networks of a `DeepEnsemble` (width 64, two hidden"
-        f' layers, SOAP) for the same number of steps: {said}. "Networks" is the stack alone;'
+        "`benchmarks/ensemble.py` trains 1 and 10 networks of a `DeepEnsemble` (width 64, two"
+        f" hidden layers, SOAP) for the same number of steps: {said}."
+        ' "Networks" is the stack alone;'
         ' "whole fit" is a `DeepEnsemble` of 1 or 10 members with its cross-validation, whose'
         " networks on folds both have.\n",
         *table(head, rows),

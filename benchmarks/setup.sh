@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One virtual environment a peer, in .bench/<peer>, all with the same PyTorch.
 # AutoEmulate comes without its dependencies: some of them pull another PyTorch, several GB of CUDA
-# packages and JAX; benchmarks/autoemulate.txt names what it imports.
+# packages and JAX; benchmarks/autoemulate.txt names what it imports. NumPyro needs no PyTorch.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -40,3 +40,12 @@ finish ax ax
 # HEBO asks for versions among which pip finds no way; these work together.
 make_environment hebo --no-deps -r benchmarks/hebo.txt
 finish hebo hebo.optimizers.hebo
+make_environment pyro -r benchmarks/pyro.txt
+finish pyro pyro
+if [ ! -e .bench/numpyro/.installed ]; then
+    echo "numpyro: installing into .bench/numpyro"
+    "$python" -m venv .bench/numpyro
+    .bench/numpyro/bin/python -m pip install --quiet --disable-pip-version-check \
+        -r benchmarks/numpyro.txt
+fi
+finish numpyro numpyro
