@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from understudy.nn.bayesian_mlp import (
@@ -13,7 +14,9 @@ from understudy.nn.bayesian_mlp import (
     Joint,
     MinibatchGaussian,
     MinibatchJoint,
+    activated,
 )
+from understudy.nn.mlp import ACTIVATIONS
 from understudy.sample import value_and_gradient
 
 NETWORK = FlatMLP((2, 5, 2))
@@ -79,3 +82,18 @@ def test_batches_of_a_chain_average_to_its_own_rows():
     noise = torch.full((3,), 0.3, dtype=torch.float64)
     alone = GaussianLikelihood(NETWORK, X[3:], Y[3:], noise).value_and_gradient(THETA)
     assert torch.allclose(whole[0], alone[0]) and torch.allclose(whole[1], alone[1])
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "silu"])
+def test_activations_and_gradients_are_those_of_autograd(activation):
+    z = torch.linspace(-30.0, 30.0, 1001, dtype=torch.float64)
+    exact = ACTIVATIONS[activation](z)
+    assert torch.allclose(activated(z.clone(), activation), exact, rtol=0.0, atol=1e-15)
+    network = FlatMLP((2, 4, 3, 2), activation)
+    theta = 2.0 * network.initial(3, torch.Generator().manual_seed(1))
+    output, pullback = network.vjp(theta, X)
+    cotangent = torch.randn(output.shape, dtype=torch.float64)
+    leaf = theta.clone().requires_grad_()
+    assert torch.allclose(network(leaf, X), output)
+    (expected,) = torch.autograd.grad(network(leaf, X), leaf, cotangent)
+    assert torch.allclose(pullback(cotangent.clone()), expected)
