@@ -58,7 +58,7 @@ def problem(tmp_path, monkeypatch):
 def test_inputs_objectives_and_constraints_are_read(problem) -> None:
     read = problem(
         INPUTS,
-        '[objectives]\ndrag = "minimize"\nlift = { direction = "maximize" }\n',
+        '[objectives]\ndrag = "minimize"\nlift = { direction = "maximize", reference = 2 }\n',
         "[constraints]\nstress = { upper = 250 }\nlift = { lower = 1, upper = 9.5 }\n",
         '[run]\npython = "wing:both"\ntimeout = "2m"\n',
     )
@@ -68,7 +68,7 @@ def test_inputs_objectives_and_constraints_are_read(problem) -> None:
         Integer("ribs", 2, 12),
         Categorical("skin", ("thin", "thick")),
     )
-    assert read.problem.objectives == (Objective("drag"), Objective("lift", "maximize"))
+    assert read.problem.objectives == (Objective("drag"), Objective("lift", "maximize", 2.0))
     assert read.problem.constraints == (
         Constraint("stress", upper=250.0),
         Constraint("lift", 1.0, 9.5),
@@ -95,6 +95,14 @@ def test_inputs_objectives_and_constraints_are_read(problem) -> None:
         ((INPUTS, 'angle = { type = "integer" }', OBJECTIVES), "a name is given twice"),
         ((INPUTS, "[objectives]\nangle = 'minimize'\n", PYTHON), "'angle' is an input and an out"),
         ((INPUTS, "[objectives]\ndrag = {}\n", PYTHON), "objective 'drag' has no direction"),
+        (
+            (INPUTS, "[objectives]\ndrag = {direction = 'minimize', reference = 'x'}\n", PYTHON),
+            "reference must be a number, found 'x'",
+        ),
+        (
+            (INPUTS, "[objectives]\ndrag = {direction = 'minimize', reference = nan}\n", PYTHON),
+            "reference must be finite",
+        ),
         ((INPUTS, '[objectives]\ndrag = "minimise"\n', PYTHON), "did you mean 'minimize'"),
         ((INPUTS, "[objectives]\n", PYTHON), "at least one objective"),
         ((INPUTS, OBJECTIVES, "[constraints]\nstress = 3\n", PYTHON), "constraint 'stress' is {"),

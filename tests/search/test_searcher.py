@@ -302,6 +302,24 @@ def test_the_setting_of_the_study_works_with_any_surrogate_in_batches(surrogate)
     assert len({tuple(c.values()) for c in batch}) == 3
 
 
+def test_a_reference_that_objectives_name_is_that_of_the_searcher():
+    def proposed(*references, **options):
+        parts = (("f", "minimize"), ("g", "maximize"))
+        objectives = tuple(
+            Objective(*part, value) for part, value in zip(parts, references, strict=True)
+        )
+        searcher = BayesianSearcher(
+            Problem(PLANE, objectives), 0, surrogate="exact-gp", maximiser=QUICK, **options
+        )
+        run(searcher, lambda c: branin(c) | {"g": c["x"] * c["y"]}, 8)
+        return searcher.ask(1)
+
+    named = proposed(90.0, -10.0)
+    assert named == proposed(None, None, reference=[90.0, -10.0])
+    assert named != proposed(None, None)
+    assert proposed(90.0, None) == proposed(None, None)
+
+
 def test_the_setting_of_the_study_takes_several_objectives_from_a_reference_point():
     problem = Problem(PLANE, (Objective("f"), Objective("g", "maximize")))
     searcher = BayesianSearcher.of_the_study(

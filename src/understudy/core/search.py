@@ -23,16 +23,29 @@ Direction = Literal["minimize", "maximize"]
 
 @dataclass(frozen=True)
 class Objective:
-    """An outcome to be made as small, or as large, as possible."""
+    """An outcome to be made as small, or as large, as possible.
+
+    Parameters
+    ----------
+    name : str
+    direction : {"minimize", "maximize"}
+    reference : float, optional
+        Worst acceptable value, from which the hypervolume of several objectives is measured.
+    """
 
     name: str
     direction: Direction = "minimize"
+    reference: float | None = None
 
     def __post_init__(self) -> None:
         if self.direction not in ("minimize", "maximize"):
             raise UserError(
                 f"objective {self.name!r}: the direction is 'minimize' or 'maximize', "
                 f"got {self.direction!r}"
+            )
+        if self.reference is not None and not math.isfinite(self.reference):
+            raise UserError(
+                f"objective {self.name!r}: reference must be finite, got {self.reference}"
             )
 
     @property

@@ -232,6 +232,7 @@ def _problem(
         Objective(
             f"objective {i}" if named is None else named[i].name,
             "maximize" if direction == StudyDirection.MAXIMIZE else "minimize",
+            None if named is None else named[i].reference,
         )
         for i, direction in enumerate(study.directions)
         if named is None or i < len(named)

@@ -202,8 +202,10 @@ def _number(item: Mapping[str, Any], key: str, where: str) -> float:
 
 def _objective(name: str, item: object) -> Objective:
     where = f"objective {name!r}"
+    reference = None
     if isinstance(item, Mapping):
-        _check_keys(item, ("direction",), where)
+        _check_keys(item, ("direction", "reference"), where)
+        reference = float(_number(item, "reference", where)) if "reference" in item else None
         item = item.get("direction")
     if item is None:
         raise UserError(f"{where} has no direction; it is 'minimize' or 'maximize'")
@@ -211,7 +213,7 @@ def _objective(name: str, item: object) -> Objective:
         close = difflib.get_close_matches(str(item), _DIRECTIONS, n=1, cutoff=0.6)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise UserError(f"{where}: direction is 'minimize' or 'maximize', found {item!r}{hint}")
-    return Objective(name, "maximize" if item == "maximize" else "minimize")
+    return Objective(name, "maximize" if item == "maximize" else "minimize", reference)
 
 
 def _constraint(name: str, item: object) -> Constraint:

@@ -61,8 +61,9 @@ class BayesianSearcher(Searcher):
         Draws from the posterior: where an acquisition function has no closed form, and of what
         is not known where it has one (a quarter of them with two objectives, fewer with more).
     reference : sequence of float, optional
-        Worst acceptable value of each objective, from which hypervolume is measured; by default a
-        tenth of the front's range beyond its worst values, or the runs' worse quartile.
+        Worst acceptable value of each objective, from which hypervolume is measured; by default
+        those that the objectives name. Where one names none: a tenth of the front's range beyond
+        its worst values, or the runs' worse quartile.
     max_rows : int
         Runs learnt from; of more, the best, the latest and some of the others.
     """
@@ -192,9 +193,11 @@ class BayesianSearcher(Searcher):
         return self.maximiser(Search(worth, self._cube, q, _promising(beliefs), seen, rng))
 
     def _reference(self, beliefs: Beliefs) -> Tensor | None:
-        if self.reference is None:
+        own = [part.reference for part in self.problem.objectives]
+        named = own if self.reference is None else list(self.reference)
+        if len(named) == 1 or None in named:
             return None
-        value = torch.tensor(self.reference, dtype=torch.float64)
+        value = torch.tensor(named, dtype=torch.float64)
         return torch.stack([s.learnt(v) for s, v in zip(beliefs.scales, value, strict=False)])
 
     def _remembered(self, rng: np.random.Generator) -> list[Observation]:
