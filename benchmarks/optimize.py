@@ -51,7 +51,7 @@ class Peer:
     def suits(self, task: Task) -> bool:
         """Whether it takes so many objectives, and inputs after one-hot coding."""
         problem = task.problem
-        wide = len(problem.space.feature_names()) > self.features
+        wide = len(problem.space.feature_names) > self.features
         return len(problem.objectives) <= self.objectives and not wide
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
@@ -44,6 +44,11 @@ class Runs:
         for record in self.records:
             self.by[record["problem"], record["seed"]][record["peer"]] = record
 
+    def widely(self, peers: Iterable[str]) -> list[str]:
+        """Peers that have more than half of all problems and seeds."""
+        count = Counter(record["peer"] for record in self.records)
+        return [peer for peer in peers if count[peer] > len(self.by) / 2]
+
     def shared(self, peers: Iterable[str]) -> list[Key]:
         """Problems and seeds that all these peers have."""
         wanted = set(peers)
@@ -72,7 +77,7 @@ def page(records: Iterable[Record], peers: Mapping[str, Any], figure: str) -> st
     records = list(records)
     runs = Runs(records)
     shown = {k: p.title for k, p in peers.items() if any(r["peer"] == k for r in runs.records)}
-    everywhere = [key for key in shown if peers[key].objectives > 1]
+    everywhere = runs.widely(shown)
     keys = runs.shared(everywhere)
     parts = [
         _HEAD,
@@ -111,7 +116,7 @@ def _summary(runs: Runs, keys: list[Key], peers: list[str], titles: Mapping[str,
         rows.append([titles[peers[at]], f"{mean[at]:.2f} ± {error[at]:.2f}", duel])
     problems = len({name for name, _ in keys})
     return [
-        f"Rank among the {len(peers)} systems that take several objectives, 1 for the best, ties"
+        f"Rank among the {len(peers)} systems of which most runs are made, 1 for the best, ties"
         f" shared: mean over {problems} problems of the mean over seeds, on the {len(keys)} pairs"
         " of a problem and a seed that all have. The standard error says how much other seeds"
         " would change it, not how much other problems would.\n",
@@ -144,7 +149,7 @@ def _by_problem(
 
 
 def _with_few(runs: Runs, few: list[str], peers: list[str], titles: Mapping[str, str]) -> list[str]:
-    """Ranks with a peer that takes one objective, on the runs that it has."""
+    """Ranks with a peer of which few runs are made, on those."""
     parts = []
     for peer in few:
         whole = [*peers, peer]
@@ -156,7 +161,7 @@ def _with_few(runs: Runs, few: list[str], peers: list[str], titles: Mapping[str,
         seeds = len({seed for _, seed in keys})
         parts += [
             f"\nWith {titles[peer]}, on {len(keys)} pairs of"
-            f" {len({name for name, _ in keys})} problems of one objective and {seeds} seed(s):\n",
+            f" {len({name for name, _ in keys})} problems and {seeds} seed(s):\n",
             *_table(["", *(titles[p] for p in whole)], [["mean rank", *row]]),
         ]
     return parts
@@ -165,9 +170,7 @@ def _with_few(runs: Runs, few: list[str], peers: list[str], titles: Mapping[str,
 def rank_figure(records: Iterable[Record], peers: Mapping[str, Any]) -> str:
     """SVG of the mean rank after each evaluation."""
     runs = Runs(records)
-    shown = [
-        k for k in peers if peers[k].objectives > 1 and any(r["peer"] == k for r in runs.records)
-    ]
+    shown = runs.widely(peers)
     keys = runs.shared(shown)
     steps = range(FIRST, len(runs.by[keys[0]][shown[0]]["history"]))
     curves = np.array([_mean_rank(keys, runs.ranks(keys, shown, at))[0] for at in steps])
