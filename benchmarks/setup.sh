@@ -49,3 +49,5 @@ if [ ! -e .bench/numpyro/.installed ]; then
         -r benchmarks/numpyro.txt
 fi
 finish numpyro numpyro
+make_environment pfns pfns==0.4.2 tabpfn==9.2.0
+finish pfns tabpfn
