@@ -45,7 +45,7 @@ def test_a_drive_conserves_lithium_and_returns_what_it_took() -> None:
     model = SingleParticleModel(current=drive, times=(100.0, 200.0, 400.0), step=20.0)
     solution = model.solve(THETA[:1], profiles=True)
     for side in ("negative", "positive"):
-        mean = solution.profiles[side][0] @ _mesh(32).mean
+        mean = solution.profiles[side][0] @ _mesh(24).mean
         charge = torch.tensor([4.0, 0.0, 0.0], dtype=torch.float64)
         assert torch.allclose(mean, expected_mean(side, charge), atol=1e-10, rtol=0)
     assert solution.voltage[0, 0] < solution.voltage[0, 2] < solution.voltage[0, 1]
@@ -55,7 +55,7 @@ def test_the_mean_anode_concentration_after_1350_s_is_that_of_the_charge_passed(
     # 0.91 * 30.53 kmol/m3 - 2 * 0.0189 A * 1350 s / (F * 0.543073 * 44 um * 1.4e-3 m2) = 11.973
     model = SingleParticleModel(times=(1350.0,))
     profile = model.solve(THETA[:1], profiles=True).profiles["negative"][0, 0]
-    assert float(profile @ _mesh(32).mean) * 30.53 == pytest.approx(11.973, abs=1e-3)
+    assert float(profile @ _mesh(24).mean) * 30.53 == pytest.approx(11.973, abs=1e-3)
 
 
 def sphere(tau: float) -> float:

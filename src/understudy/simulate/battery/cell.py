@@ -119,7 +119,7 @@ class Polynomial:
         x = x.clamp(0.0, 1.0)
         value = torch.full_like(x, self.coefficients[0])
         for coefficient in self.coefficients[1:]:
-            value = value * x + coefficient
+            value = (value * x).add_(coefficient)
         return value
 
     def symbol(self, x: Any) -> Any:

@@ -147,7 +147,7 @@ class SingleParticleModel(BatchedSimulator):
         times: Sequence[float] | None = None,
         space: Space | None = None,
         kinetics: Literal["butler-volmer", "linear"] = "butler-volmer",
-        shells: int = 32,
+        shells: int = 24,
         step: float | None = None,
     ) -> None:
         if kinetics not in ("butler-volmer", "linear"):
@@ -235,7 +235,7 @@ class SingleParticleModel(BatchedSimulator):
         mesh = _mesh(self.shells)
         if callable(electrode.diffusivity):
             law = _Nonlinear(mesh, electrode.diffusivity, rate, outflow, self.step)
-            surface, shells = law.follow(start, self.current, self.times)
+            surface, shells = law.follow(start, self.current, self.times, profiles)
         else:
             linear = _Linear(mesh, electrode.diffusivity * rate, outflow)
             surface, shells = linear.follow(start, self.current, self.times, profiles)
@@ -498,25 +498,26 @@ class _Nonlinear:
     step: float
 
     def follow(
-        self, start: Tensor, drive: Drive, times: tuple[float, ...]
+        self, start: Tensor, drive: Drive, times: tuple[float, ...], profiles: bool
     ) -> tuple[Tensor, Tensor]:
-        """Surface (n, T) and shells (n, T, m) from uniform particles (n,)."""
+        """Surface (n, T), and shells (n, T, m) or the outermost, from uniform particles (n,)."""
         x = start.unsqueeze(1).expand(-1, len(self.mesh.volumes)).contiguous()
-        surfaces, shells = [], []
+        kept = slice(None) if profiles else slice(-2, None)
+        shells = []
         for begin, end, amperes in _pieces(drive, times):
             wanted = _within(times, begin, end)
             flux = amperes * self.outflow
             now = begin
             if wanted and wanted[0] == 0.0:
-                surfaces.append(self._surface(x, flux))
-                shells.append(x)
+                shells.append(x[:, kept])
             for time in _grid(begin, min(end, times[-1]), wanted, self.step):
                 x = self._advance(x, flux, time - now)
                 now = time
                 if time in wanted:
-                    surfaces.append(self._surface(x, flux))
-                    shells.append(x)
-        return torch.stack(surfaces, 1), torch.stack(shells, 1)
+                    shells.append(x[:, kept])
+        found = torch.stack(shells, 1)
+        flux = _at(drive, times) * self.outflow.unsqueeze(1)
+        return self._surface(found, flux), found
 
     def _conductance(self, x: Tensor) -> Tensor:
         """Conductances (n, m - 1) of the inner faces."""
@@ -526,18 +527,19 @@ class _Nonlinear:
     @staticmethod
     def _balance(x: Tensor, conductance: Tensor, flux: Tensor) -> Tensor:
         """What each shell gains (n, m), times its volume."""
-        through = conductance * x.diff(dim=1)
-        left = torch.cat([torch.zeros_like(flux).unsqueeze(1), through], 1)
-        right = torch.cat([through, -flux.unsqueeze(1)], 1)
-        return right - left
+        flux = flux.unsqueeze(1)
+        return torch.cat([torch.zeros_like(flux), conductance * x.diff(dim=1), -flux], 1).diff(
+            dim=1
+        )
 
     def _advance(self, x: Tensor, flux: Tensor, h: float) -> Tensor:
         """One step of ROS2."""
         volumes, conductance = self.mesh.volumes, self._conductance(x)
         off = (-_GAMMA * h) * conductance
         none = torch.zeros_like(off[:, :1])
-        diagonal = volumes - torch.cat([none, off], 1) - torch.cat([off, none], 1)
-        matrix = _factorise(diagonal, torch.cat([off, none], 1))
+        beside = torch.cat([none, off, none], 1)
+        diagonal = volumes - beside[:, :-1] - beside[:, 1:]
+        matrix = _factorise(diagonal, beside[:, 1:])
         k1 = _Solve.apply(diagonal, off, self._balance(x, conductance, flux), matrix)
         y = x + h * k1
         balance = self._balance(y, self._conductance(y), flux)
@@ -545,12 +547,12 @@ class _Nonlinear:
         return x + (1.5 * h) * k1 + (0.5 * h) * k2
 
     def _surface(self, x: Tensor, flux: Tensor) -> Tensor:
-        """Value (n,) at the surface; the diffusivity there by two fixed-point steps."""
+        """Values (n, T) at the surface; the diffusivity there by fixed-point steps."""
         last, next_, slope = self.mesh.surface
-        means = last * x[:, -1] + next_ * x[:, -2]
-        at = x[:, -1]
+        means = last * x[..., -1] + next_ * x[..., -2]
+        at = x[..., -1]
         for _ in range(3):
-            at = means - slope * flux / (self.rate * self.diffusivity(at))
+            at = means - slope * flux / (self.rate.unsqueeze(1) * self.diffusivity(at))
         return at
 
 
