@@ -63,7 +63,7 @@ _READING = """
   a flattering one. A sampler that has not converged in as many iterations needs more of them, not fewer.
 - On the larger posterior our run and NumPyro's were not made one after the other: NumPyro's and both of "all weights" are of
   half an hour before; "all weights" ran in two processes of two chains, on Branin too, before gradients took 13 % less time.
-  Its ratio is an indication, no more.
+  The larger posterior's ratios are an indication, no more.
 - NumPyro's cost is that of a second run in the same process, less what tracing and loading compiled programs takes.
 - These are small networks on few rows. The factor that integrating the output layer out brings depends on the noise, the
   widths and the number of rows; it needs a Gaussian likelihood with known noise and a Gaussian prior.
@@ -180,10 +180,11 @@ def verdicts(
                 continue
             best = min(plain, key=plain.__getitem__)
             word = "met" if plain[best] >= TARGET else "not met"
+            count = _seeds(ours, of(own, best))
             line = (
                 f"- {posterior.title}, a {kind} second: {plain[best]:.1f} times the effective draws"
-                f" of the best peer, {methods[best].title} ({_seeds(ours, of(own, best))}); the target of {TARGET:g} times is"
-                f" {word}."
+                f" of the best peer, {methods[best].title} ({count});"
+                f" the target of {TARGET:g} times is {word}."
             )
             same = [p for p in factors if methods[p].collapsed]
             line += "".join(
