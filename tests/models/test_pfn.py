@@ -164,6 +164,7 @@ def test_tuning_a_copy_leaves_the_shipped_network_alone():
     tuned = pretrained("regression")
     plan = Pretraining(steps=2, batch=2, rows=20, least_context=5, learning_rate=1e-3, log_every=1)
     tuned.fit(FixedGP(features=2), plan)
+    assert tuned.facts["tuned_with"] == 4
     after = shared("regression").network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not torch.equal(tuned.network.row.weight, shared("regression").network.row.weight)

@@ -123,6 +123,8 @@ class PFN:
         self.network.requires_grad_(True)
         lines = pretrain(self.network, prior, self.encoding, self.head, plan, on_line)
         self.network.requires_grad_(False)
+        if self.log and lines:
+            self.facts = {**self.facts, "tuned_on": repr(prior), "tuned_with": lines[-1].data_sets}
         self.log = [*self.log, *lines]
         return self
 
