@@ -15,7 +15,7 @@ from understudy.core.errors import UserError
 from understudy.core.space import Continuous, Space
 from understudy.simulate.battery import Drive, PyBaMMCell, SingleParticleModel, hassanaly2024
 from understudy.simulate.battery.cell import FARADAY, Polynomial, Table
-from understudy.simulate.battery.spm import _mesh
+from understudy.simulate.battery.spm import mesh_of
 
 TIMES = (5.0, 60.0, 300.0, 900.0, 1350.0)
 THETA = torch.tensor([[2.0, 2.0], [0.5, 1.0], [4.0, 10.0]], dtype=torch.float64)
@@ -36,7 +36,8 @@ def expected_mean(side: str, charge: Tensor) -> Tensor:
 def test_lithium_is_conserved_to_rounding(side: str, shells: int) -> None:
     model = SingleParticleModel(times=TIMES, shells=shells, step=60.0)
     solution = model.solve(THETA, profiles=True)
-    mean = solution.profiles[side] @ _mesh(shells).mean
+    mesh = mesh_of(getattr(model.cell, side), shells)
+    mean = solution.profiles[side] @ mesh.mean
     assert torch.allclose(mean, expected_mean(side, AMPERES * solution.times), atol=1e-10, rtol=0)
 
 
@@ -45,7 +46,7 @@ def test_a_drive_conserves_lithium_and_returns_what_it_took() -> None:
     model = SingleParticleModel(current=drive, times=(100.0, 200.0, 400.0), step=20.0)
     solution = model.solve(THETA[:1], profiles=True)
     for side in ("negative", "positive"):
-        mean = solution.profiles[side][0] @ _mesh(24).mean
+        mean = solution.profiles[side][0] @ mesh_of(getattr(model.cell, side)).mean
         charge = torch.tensor([4.0, 0.0, 0.0], dtype=torch.float64)
         assert torch.allclose(mean, expected_mean(side, charge), atol=1e-10, rtol=0)
     assert solution.voltage[0, 0] < solution.voltage[0, 2] < solution.voltage[0, 1]
@@ -55,7 +56,9 @@ def test_the_mean_anode_concentration_after_1350_s_is_that_of_the_charge_passed(
     # 0.91 * 30.53 kmol/m3 - 2 * 0.0189 A * 1350 s / (F * 0.543073 * 44 um * 1.4e-3 m2) = 11.973
     model = SingleParticleModel(times=(1350.0,))
     profile = model.solve(THETA[:1], profiles=True).profiles["negative"][0, 0]
-    assert float(profile @ _mesh(24).mean) * 30.53 == pytest.approx(11.973, abs=1e-3)
+    assert float(profile @ mesh_of(model.cell.negative).mean) * 30.53 == pytest.approx(
+        11.973, abs=1e-3
+    )
 
 
 def sphere(tau: float) -> float:

@@ -15,6 +15,7 @@ import typer
 
 from understudy import __version__
 from understudy.cli import (
+    calibrate,
     demo,
     extrapolate,
     fit,
@@ -50,6 +51,7 @@ for command in (
     sensitivity,
     optimize,
     extrapolate,
+    calibrate,
     demo,
     systems,
     reproduce,

@@ -7,7 +7,8 @@
   points: :class:`Branin`, :class:`Ackley`, :class:`BraninCurrin`, :class:`DTLZ1`, :class:`DTLZ5`,
   :class:`NetworkDraw`, :class:`PolynomialDraw`, :class:`PestControl`, :class:`OilSorbent`.
 - :mod:`understudy.simulate.brusselator`: patterns of a reaction with diffusion.
-- :mod:`understudy.simulate.battery`: lithium-ion cells (extra ``battery``).
+- :mod:`understudy.simulate.battery`: lithium-ion cells, by a model of our own or by PyBaMM (extra
+  ``battery``).
 """
 
 from understudy.simulate.functions import (

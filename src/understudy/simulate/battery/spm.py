@@ -128,8 +128,8 @@ class SingleParticleModel(BatchedSimulator):
         the two factors of the paper.
     kinetics : {"butler-volmer", "linear"}
         Law of the over-potentials.
-    shells : int
-        In each particle.
+    shells : int, optional
+        In each particle; by default 64 where the diffusivity is constant, else 24.
     step : float, optional
         Longest step in time where the diffusivity is not constant, s; by default a hundredth of
         the last time.
@@ -147,12 +147,12 @@ class SingleParticleModel(BatchedSimulator):
         times: Sequence[float] | None = None,
         space: Space | None = None,
         kinetics: Literal["butler-volmer", "linear"] = "butler-volmer",
-        shells: int = 24,
+        shells: int | None = None,
         step: float | None = None,
     ) -> None:
         if kinetics not in ("butler-volmer", "linear"):
             raise UserError(f'kinetics is "butler-volmer" or "linear", found {kinetics!r}')
-        if shells < 4:
+        if shells is not None and shells < 4:
             raise UserError(f"a particle needs at least 4 shells, found {shells}")
         self.cell = hassanaly2024() if cell is None else cell
         self.times = times_of(np.linspace(10.0, 1350.0, 100) if times is None else times)
@@ -232,7 +232,7 @@ class SingleParticleModel(BatchedSimulator):
         outflow = sign / (3.0 * FARADAY * electrode.max_concentration * volume)  # of each ampere
         radius = electrode.radius * factor["radius"]
         rate = factor["diffusivity"] / radius.square()
-        mesh = _mesh(self.shells)
+        mesh = mesh_of(electrode, self.shells)
         if callable(electrode.diffusivity):
             law = _Nonlinear(mesh, electrode.diffusivity, rate, outflow, self.step)
             surface, shells = law.follow(start, self.current, self.times, profiles)
@@ -326,7 +326,7 @@ def _at(drive: Drive, times: tuple[float, ...]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Mesh:
+class Mesh:
     """Shells of the unit ball over 4 pi.
 
     Parameters
@@ -356,8 +356,13 @@ class _Mesh:
         return 3.0 * self.volumes
 
 
+def mesh_of(electrode: Electrode, shells: int | None = None) -> Mesh:
+    """Mesh of the particles of an electrode; its ``mean`` has the weights of the shells."""
+    return _mesh((24 if callable(electrode.diffusivity) else 64) if shells is None else shells)
+
+
 @lru_cache(maxsize=8)
-def _mesh(shells: int) -> _Mesh:
+def _mesh(shells: int) -> Mesh:
     """Mesh whose outermost shell is about a sixth as thick as the innermost."""
     s = np.linspace(0.0, 1.0, shells + 1)
     faces = s * (1.0 + 0.7 * (1.0 - s))
@@ -380,7 +385,7 @@ def _mesh(shells: int) -> _Mesh:
     output = surface[0] * modes[-1] + surface[1] * modes[-2]
     found = (volumes, conductances, rates, modes, modes[-1], output)
     v, k, r, m, i, o = (torch.from_numpy(np.ascontiguousarray(each)) for each in found)
-    return _Mesh(v, k, surface, r, m, i, o)
+    return Mesh(v, k, surface, r, m, i, o)
 
 
 def _surface_weights(faces: np.ndarray) -> tuple[float, float, float]:
@@ -415,14 +420,14 @@ class _Linear:
 
     Parameters
     ----------
-    mesh : _Mesh
+    mesh : Mesh
     rate : Tensor (n,)
         Diffusivity over the square of the radius.
     outflow : Tensor (n,)
         Slope at the surface times rate, of one ampere.
     """
 
-    mesh: _Mesh
+    mesh: Mesh
     rate: Tensor
     outflow: Tensor
 
@@ -480,7 +485,7 @@ class _Nonlinear:
 
     Parameters
     ----------
-    mesh : _Mesh
+    mesh : Mesh
     diffusivity : callable
         Of the stoichiometry.
     rate : Tensor (n,)
@@ -491,7 +496,7 @@ class _Nonlinear:
         Longest step, s.
     """
 
-    mesh: _Mesh
+    mesh: Mesh
     diffusivity: Any
     rate: Tensor
     outflow: Tensor

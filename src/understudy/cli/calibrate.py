@@ -1,0 +1,210 @@
+"""``understudy calibrate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from understudy.cli.options import Json, Model, Quiet, Seed, readable, writable
+from understudy.core.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from understudy.core.progress import Progress
+    from understudy.search.calibrate import Calibration, Ranks, SurrogateModel
+
+EXAMPLE = (
+    "[bold]Example[/]\n\nunderstudy calibrate cell.us measured.csv --prior prior.toml -o cell.html"
+)
+_PAGES = (".html", ".htm")
+_TABLES = (".csv", ".tsv", ".parquet", ".pq")
+
+
+def calibrate(
+    model: Model,
+    measurement: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MEASUREMENT",
+            help="Table with measured outputs and the inputs that are known.",
+            show_default=False,
+        ),
+    ],
+    prior: Annotated[
+        Path,
+        typer.Option("--prior", "-p", help="TOML file with a prior of each parameter, and noise."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Page with plots (.html) or table of the draws (.csv) to write."
+        ),
+    ] = None,
+    chains: Annotated[int, typer.Option(min=1, help="Chains, from starts of their own.")] = 4,
+    samples: Annotated[int, typer.Option(min=4, help="Draws of each chain to keep.")] = 500,
+    burn_in: Annotated[int, typer.Option(min=0, help="Draws of each chain before those.")] = 200,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--chains-file",
+            help="File (.us) of the chains; an interrupted run goes on from it.",
+        ),
+    ] = None,
+    check: Annotated[
+        int,
+        typer.Option(
+            "--check",
+            min=0,
+            help="Also calibrate so many simulated measurements and rank truths.",
+        ),
+    ] = 0,
+    seed: Seed = 0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Infer parameters from a measurement, through a surrogate."""
+    model, measurement, prior = readable(model), readable(measurement), readable(prior)
+    if output is not None:
+        output = _output(output, (model, measurement, prior))
+    if file is not None:
+        file = writable(file, "--chains-file", others=(model, measurement, prior))
+    import understudy
+    from understudy.search.calibrate import calibrate as infer
+    from understudy.search.calibrate import read_measurement, simulation_based_calibration
+    from understudy.search.priors import read_priors
+
+    priors = read_priors(prior)
+    table = understudy.read_table(measurement)
+    of, y = read_measurement(understudy.load(model), table, list(priors.parameters))
+    listener = None if quiet or json else _Said()
+    found = infer(
+        *(of, y, priors.parameters, priors.noise, chains, burn_in, samples, seed),
+        file=file,
+        listener=listener,
+    )
+    ranks = None
+    if check:
+        noise = {name: priors.noise.get(name, found.noise[name]) for name in of.outputs}
+        known = {n: found.noise[n] if isinstance(v, str) else v for n, v in noise.items()}
+        ranks = simulation_based_calibration(
+            of, priors.parameters, known, check, seed=seed, listener=listener
+        )
+    if output is not None:
+        _write(found, output, measurement.name, model.name, of, table)
+    if json:
+        _print_json(found, ranks, output)
+    elif not quiet:
+        _print(found, ranks, output)
+
+
+class _Said:
+    """Says each quarter of the sampling on the error stream."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, progress: Progress) -> None:
+        from understudy.cli.console import say
+
+        stage, _, rest = progress.message.partition(" ")
+        done, _, of = rest.split(",")[0].partition(" of ")
+        quarter = f"{stage} {4 * int(done) // max(int(of), 1)}"
+        if quarter != self._last:
+            self._last = quarter
+            say(f"{progress.elapsed:6.1f} s  {progress.message}", stderr=True)
+
+
+def _output(path: Path, others: tuple[Path, ...]) -> Path:
+    if path.suffix.lower() not in (*_PAGES, *_TABLES):
+        raise UserError(
+            f"--output {path}: can write .html, .csv, .tsv, .parquet, found "
+            f"{path.suffix or 'no suffix'}"
+        )
+    return writable(path, "--output", others=others)
+
+
+def _write(
+    found: Calibration,
+    path: Path,
+    source: str,
+    model: str,
+    of: SurrogateModel,
+    table: pd.DataFrame,
+) -> None:
+    if path.suffix.lower() in _TABLES:
+        import pandas as pd
+
+        from understudy.data.readers import write_table
+
+        flat = found.draws.reshape(-1, len(found.names))
+        write_table(pd.DataFrame(flat.numpy(), columns=list(found.names)), path)
+        return
+    from understudy.report.calibration import write_calibration_report
+
+    names = [name for name in table.columns if str(name).lower().startswith("time")]
+    along = (str(names[0]), table[names[0]].astype(float).tolist()) if names else None
+    write_calibration_report(
+        found, path, source=source, model=model, outputs=of.outputs, along=along
+    )
+
+
+def _print_json(found: Calibration, ranks: Ranks | None, output: Path | None) -> None:
+    from understudy.cli.console import print_json, records
+
+    record: dict[str, Any] = {
+        "parameters": records(found.table()),
+        "correlations": found.correlations.tolist(),
+        "noise": found.noise,
+        "coverage_90": found.coverage,
+        "p_value": found.p_value,
+        "warnings": found.warnings(),
+        "check": None if ranks is None else records(ranks.table()),
+        "output": output and str(output),
+    }
+    print_json(record)
+
+
+def _print(found: Calibration, ranks: Ranks | None, output: Path | None) -> None:
+    from understudy.cli.console import percent, print_table, records, say
+    from understudy.cli.summary import print_file
+
+    lines = records(found.table())
+    for line in lines:
+        line["sd_of_prior"] = percent(line["sd_of_prior"])
+        line["ess"] = f"{line['ess']:.0f}"
+        line["r_hat"] = f"{line['r_hat']:.3f}"
+        line["sd"] = f"{line['sd']:.3g}"
+    headings = {
+        "parameter": "parameter",
+        "mean": "mean",
+        "sd": "sd",
+        "lower_90": "5 %",
+        "upper_90": "95 %",
+        "sd_of_prior": "prior",
+        "r_hat": "R-hat",
+        "ess": "ESS",
+    }
+    print_table(lines, headings, left=("parameter",))
+    noise = ", ".join(f"{name} {value:.4g}" for name, value in found.noise.items())
+    say(f"noise: {noise}")
+    say(
+        f"{percent(found.coverage)} of the measured values are within their 90 % intervals; "
+        f"posterior predictive p = {found.p_value:.2f}"
+    )
+    for text in found.warnings():
+        say(f"warning: {text}", stderr=True)
+    if ranks is not None:
+        say()
+        columns = {
+            "parameter": "parameter",
+            "chi_square": "chi-square",
+            "p_value": "p",
+            "coverage_90": "covered by 90 %",
+        }
+        print_table(records(ranks.table()), columns, left=("parameter",))
+        say(f"{len(ranks.ranks)} simulated measurements; a small p says that posteriors are wrong")
+    if output is not None:
+        print_file(output)

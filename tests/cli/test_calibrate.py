@@ -1,0 +1,81 @@
+"""`understudy calibrate` infers parameters through a fitted surrogate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import understudy
+
+from .conftest import Program
+
+PRIOR = """
+[parameters]
+speed = { distribution = "uniform", lower = 20, upper = 40 }
+
+[noise]
+lift = 0.1
+drag = "infer"
+"""
+FAST = ["--samples", "40", "--burn-in", "20", "--chains", "2"]
+
+
+@pytest.fixture
+def prior(tmp_path: Path) -> Path:
+    path = tmp_path / "prior.toml"
+    path.write_text(PRIOR)
+    return path
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Path:
+    """A wing at a speed of 30: lift is 0.1 angle speed, drag 0.01 angle^2 speed."""
+    angle = [1.0, 2.0, 4.0, 6.0]
+    table = {"angle": angle, "profile": ["flat"] * 4, "lift": [3.0 * a for a in angle]}
+    path = tmp_path / "measured.csv"
+    pd.DataFrame({**table, "drag": [0.3 * a**2 for a in angle]}).to_csv(path, index=False)
+    return path
+
+
+def test_a_parameter_is_inferred_and_reported(
+    program: Program, model: Path, measured: Path, prior: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    done = program("calibrate", model, measured, "-p", prior, *FAST, "-o", page, "--json")
+    assert done.code == 0, done.err
+    speed, drag = done.record["parameters"]
+    assert speed["parameter"] == "speed" and drag["parameter"] == "noise of drag"
+    assert speed["lower_90"] < 31.5 and speed["upper_90"] > 28.5
+    assert done.record["noise"]["lift"] == pytest.approx(0.1)
+    text = page.read_text(encoding="utf-8")
+    assert "Calibration to measured.csv" in text and "noise of drag" in text
+
+
+def test_draws_are_written_and_chains_go_on(
+    program: Program, model: Path, measured: Path, prior: Path, tmp_path: Path
+) -> None:
+    draws, chains = tmp_path / "draws.csv", tmp_path / "chains.us"
+    common = ["-p", prior, *FAST, "--chains-file", chains, "-o", draws]
+    done = program("calibrate", model, measured, *common)
+    assert done.code == 0 and "R-hat" in done.out
+    assert len(pd.read_csv(draws)) == 80
+    again = program("calibrate", model, measured, *common, "--samples", "45")
+    assert again.code == 0 and len(pd.read_csv(draws)) == 90
+
+
+def test_a_prior_of_what_is_no_input_is_refused_in_a_sentence(
+    program: Program, model: Path, measured: Path, tmp_path: Path
+) -> None:
+    prior = tmp_path / "prior.toml"
+    prior.write_text(PRIOR.replace("speed", "sped"))
+    done = program("calibrate", model, measured, "--prior", prior)
+    assert done.code == 2
+    assert "'sped' is no input of the surrogate; did you mean 'speed'?" in done.err
+
+
+def test_the_surrogate_of_the_tests_predicts_what_is_measured(model: Path) -> None:
+    surrogate = understudy.load(model)
+    row = pd.DataFrame({"angle": [4.0], "speed": [30.0], "profile": ["flat"]})
+    assert float(surrogate.predict_table(row)["lift_mean"].iloc[0]) == pytest.approx(12.0, abs=2.0)
