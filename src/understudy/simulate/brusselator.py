@@ -18,7 +18,6 @@ over a circle in the complex plane (Kassam & Trefethen 2005).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,57 +25,16 @@ from torch import Tensor
 from understudy.core.errors import UserError
 from understudy.core.space import Continuous, Space
 from understudy.simulate.objectives import ObjectiveFunction
+from understudy.simulate.pde.bases import cosine_basis
+from understudy.simulate.pde.exponential import ExponentialStep
 
 DURATION = 20.0
-_CONTOUR_POINTS = 32
-
-
-def cosine_basis(n: int) -> Tensor:
-    """Orthonormal discrete cosine transform (n, n), whose rows are the modes of n cells."""
-    k = torch.arange(n, dtype=torch.float64)
-    basis = torch.cos(math.pi / n * torch.outer(k, k + 0.5)) * math.sqrt(2.0 / n)
-    basis[0] /= math.sqrt(2.0)
-    return basis
 
 
 def laplace_eigenvalues(n: int) -> Tensor:
     """Eigenvalues (n, n) of the five-point Laplacian on cells of side 1 without flux."""
     one = 2.0 * torch.cos(math.pi / n * torch.arange(n, dtype=torch.float64)) - 2.0
     return one.unsqueeze(1) + one
-
-
-@dataclass(frozen=True)
-class ExponentialStep:
-    """Functions of :math:`z = hL` that a step of ETDRK4 needs, each of the shape of L.
-
-    ``whole`` and ``half`` are :math:`e^z` and :math:`e^{z/2}`, ``stage`` is
-    :math:`h (e^{z/2} - 1)/z`, ``first``, ``middle`` and ``last`` weigh the stages.
-    """
-
-    whole: Tensor
-    half: Tensor
-    stage: Tensor
-    first: Tensor
-    middle: Tensor
-    last: Tensor
-
-    @classmethod
-    def of(cls, L: Tensor, h: Tensor | float) -> ExponentialStep:
-        """Functions of a real L and a step h, which broadcast."""
-        z = L * h
-        angle = math.pi * (torch.arange(_CONTOUR_POINTS, dtype=torch.float64) + 0.5)
-        circle = torch.polar(torch.ones_like(angle), angle / _CONTOUR_POINTS)  # upper half
-        shape, zero = z.shape, torch.zeros_like(z)
-        stage, first, middle, last = zero, zero.clone(), zero.clone(), zero.clone()
-        for point in circle:  # one at a time: all would take 32 times the memory
-            r = z + point
-            e, e2, r3 = torch.exp(r), torch.exp(r / 2.0), r**3
-            stage = stage + ((e2 - 1.0) / r).real
-            first = first + ((-4.0 - r + e * (4.0 - 3.0 * r + r**2)) / r3).real
-            middle = middle + ((2.0 + r + e * (r - 2.0)) / r3).real
-            last = last + ((-4.0 - 3.0 * r - r**2 + e * (4.0 - r)) / r3).real
-        scale = (torch.as_tensor(h, dtype=torch.float64) / _CONTOUR_POINTS).expand(shape)
-        return cls(z.exp(), (z / 2).exp(), *(scale * f for f in (stage, first, middle, last)))
 
 
 class BrusselatorVariance(ObjectiveFunction):
@@ -167,20 +125,14 @@ class BrusselatorVariance(ObjectiveFunction):
         L = torch.stack([du * self._laplace - (b + 1.0), dv * self._laplace], dim=1)
         step = ExponentialStep.of(L, DURATION / steps)
 
-        def reaction(w: Tensor) -> Tensor:
+        def reaction(w: Tensor, t: Tensor | float) -> Tensor:
             u, v = self._inverse(w).unbind(1)
             meeting = u * u * v
             return self._transform(torch.stack([a + meeting, b * u - meeting], dim=1))
 
         w = self._transform(start)
         for _ in range(steps):
-            n0 = reaction(w)
-            free = step.half * w
-            s1 = free + step.stage * n0
-            n1 = reaction(s1)
-            n2 = reaction(free + step.stage * n1)
-            n3 = reaction(step.half * s1 + step.stage * (2.0 * n2 - n0))
-            w = step.whole * w + step.first * n0 + 2.0 * step.middle * (n1 + n2) + step.last * n3
+            w = step.advance(w, reaction)
         return self._inverse(w)
 
     def _transform(self, field: Tensor) -> Tensor:

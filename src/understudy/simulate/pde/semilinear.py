@@ -1,0 +1,146 @@
+r"""What semilinear equations on a grid share: modes, time steps, output at equal intervals.
+
+.. math:: \hat w' = L \hat w + \hat N(w, t)
+
+An equation gives its L, diagonal in the modes of the grid, and its N; time goes by
+:class:`~understudy.simulate.pde.exponential.ExponentialStep`, with a whole number of steps between
+two outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from types import EllipsisType
+
+import torch
+from torch import Tensor
+
+from understudy.core.errors import UserError
+from understudy.core.grid import Grid
+from understudy.core.simulator import FieldSimulator, Parameters
+from understudy.core.space import Integer
+from understudy.simulate.pde.exponential import ExponentialStep, Nonlinear
+
+SEED = Integer("seed", 0, 2**31 - 1)
+
+
+class SemilinearSimulator(FieldSimulator):
+    """Base of equations that are stepped in modes; by default those of Fourier.
+
+    Parameters
+    ----------
+    grid : Grid
+        On which fields are given.
+    steps : int
+        Outputs after the first.
+    substeps : int
+        Time steps between two outputs.
+    refinement : int
+        How many times finer than the output the grid of the computation is.
+    """
+
+    def __init__(self, grid: Grid, steps: int, substeps: int, refinement: int = 1) -> None:
+        counts = {"steps": steps, "substeps": substeps, "refinement": refinement}
+        for name, count in counts.items():
+            if count < 1:
+                raise UserError(f"{name} must be at least 1, found {count}")
+        if grid.placement == "periodic" and any(n % 2 for n in grid.shape):
+            raise UserError(f"a periodic grid needs an even number of points, found {grid.shape}")
+        self.grid, self.steps, self.substeps, self.refinement = grid, steps, substeps, refinement
+        shape = tuple(n * refinement for n in grid.shape)
+        self.fine = Grid(shape, grid.lower, grid.upper, grid.placement)
+
+    @abstractmethod
+    def _linear(self, values: dict[str, Tensor]) -> Tensor:
+        """L ``(B, 1 or C, *modes)``."""
+
+    @abstractmethod
+    def _nonlinear(self, values: dict[str, Tensor]) -> Nonlinear:
+        """N of modes ``(B, C, *modes)`` at times ``(B,)``."""
+
+    @abstractmethod
+    def _interval(self, values: dict[str, Tensor]) -> Tensor:
+        """Time ``(B,)`` between two outputs."""
+
+    @abstractmethod
+    def _draw(self, values: dict[str, Tensor]) -> Tensor:
+        """First fields ``(B, C, *space)`` on the fine grid."""
+
+    def _accept(self, values: dict[str, Tensor], start: Tensor) -> None:
+        """Refuse first fields for which the time step is too long."""
+
+    def times(self, params: Parameters) -> Tensor:  # noqa: D102
+        interval = self._interval(self.values(params))
+        return torch.outer(interval, torch.arange(self.steps + 1, dtype=torch.float64))
+
+    def initial(self, params: Parameters) -> Tensor:  # noqa: D102
+        return self._sampled(self._draw(self.values(params)))
+
+    def _march(self, values: dict[str, Tensor], start: Tensor | None) -> Iterator[Tensor]:
+        field = self._draw(values) if start is None else self._refined(start)
+        self._accept(values, field)
+        yield self._sampled(field)
+        for w in self._modes(values, self._transform(field), self.steps):
+            yield self._sampled(self._inverse(w))
+
+    def _modes(self, values: dict[str, Tensor], w: Tensor, steps: int) -> Iterator[Tensor]:
+        """Modes at each of so many outputs."""
+        h = self._interval(values) / self.substeps
+        step = ExponentialStep.of(self._linear(values), h.reshape(-1, *[1] * (w.ndim - 1)))
+        nonlinear = self._nonlinear(values)
+        for i in range(steps * self.substeps):
+            w = step.advance(w, nonlinear, i * h, h)
+            if (i + 1) % self.substeps == 0:
+                yield w
+
+    def _after(self, values: dict[str, Tensor], w: Tensor, outputs: int) -> Tensor:
+        """Modes after so many outputs."""
+        kept = deque(self._modes(values, w, outputs), maxlen=1)
+        return kept[0] if kept else w
+
+    def _sampled(self, field: Tensor) -> Tensor:
+        every = [slice(None, None, self.refinement)] * len(self.grid.shape)
+        index: tuple[EllipsisType | slice, ...] = (..., *every)
+        return field[index]
+
+    def _refined(self, field: Tensor) -> Tensor:
+        """Interpolate by Fourier modes to the fine grid."""
+        if self.refinement == 1:
+            return field
+        dims = tuple(range(-len(self.grid.shape), 0))
+        coarse = torch.fft.fftshift(torch.fft.fftn(field, dim=dims, norm="forward"), dim=dims)
+        for dim, n, fine in zip(dims, self.grid.shape, self.fine.shape, strict=True):
+            before = (fine - n) // 2
+            pad = [0, 0] * (-dim - 1) + [before, fine - n - before]
+            coarse = torch.nn.functional.pad(coarse, pad)
+        modes = torch.fft.ifftshift(coarse, dim=dims)
+        return torch.fft.ifftn(modes, dim=dims, norm="forward").real
+
+    def _transform(self, field: Tensor) -> Tensor:
+        dims = tuple(range(-len(self.fine.shape), 0))
+        return torch.fft.rfftn(field, dim=dims, norm="forward")
+
+    def _inverse(self, w: Tensor) -> Tensor:
+        dims = tuple(range(-len(self.fine.shape), 0))
+        return torch.fft.irfftn(w, s=self.fine.shape, dim=dims, norm="forward")
+
+
+def wavenumbers(n: int) -> Tensor:
+    """Whole wavenumbers ``(n // 2 + 1,)`` of a real transform, float64."""
+    return torch.arange(n // 2 + 1, dtype=torch.float64)
+
+
+def derivative(n: int) -> Tensor:
+    r""":math:`2\pi i k` ``(n // 2 + 1,)`` with period 1; 0 for the last mode, without slope."""
+    k = wavenumbers(n)
+    return 2.0j * math.pi * torch.where(k < n / 2, k, 0.0)
+
+
+def square(w: Tensor, n: int) -> Tensor:
+    """Modes of the square of a real field of n points, by 3n/2 points and so without aliasing."""
+    kept = torch.where(wavenumbers(n) < n / 2, w, 0.0)
+    fine = torch.fft.irfft(kept, n=3 * n // 2, norm="forward")
+    return torch.fft.rfft(fine * fine, norm="forward")[..., : n // 2 + 1]
