@@ -25,6 +25,7 @@ from understudy.cli import (
     reproduce,
     sensitivity,
     show,
+    simulate,
     systems,
 )
 from understudy.core.errors import UserError
@@ -53,6 +54,7 @@ for command in (
     extrapolate,
     calibrate,
     demo,
+    simulate,
     systems,
     reproduce,
 ):
