@@ -50,7 +50,10 @@ def main() -> None:
     priors = {name: Uniform(*ends) for name, ends in RANGES.items()}
     begin = time.process_time()
     found = simulation_based_calibration(
-        model(), priors, {"voltage": NOISE}, options.cells, seed=options.seed
+        *(model(), priors, {"voltage": NOISE}, options.cells),
+        burn_in=200,
+        samples=500,
+        seed=options.seed,
     )
     table = found.table()
     record = {
@@ -67,7 +70,7 @@ def main() -> None:
     folder = RESULTS / "battery"
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(record, indent=2)
-    (folder / "calibration.json").write_text(text + "\n", encoding="utf-8")
+    (folder / f"calibration-{options.seed}.json").write_text(text + "\n", encoding="utf-8")
     print(text)
 
 
