@@ -147,8 +147,10 @@ class Scaled:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Evaluate."""
-        value = self.polynomial(x)
-        return self.factor * (torch.exp(math.log(10.0) * value) if self.power else value)
+        if not self.power:
+            return self.factor * self.polynomial(x)
+        *others, last = (math.log(10.0) * each for each in self.polynomial.coefficients)
+        return Polynomial((*others, last + math.log(self.factor)))(x).exp_()
 
     def symbol(self, x: Any) -> Any:
         """Write it down, see `Polynomial`."""

@@ -203,8 +203,9 @@ class SingleParticleModel(BatchedSimulator):
             )
         X = X.to(device="cpu", dtype=torch.float64)
         given = dict(zip(self.space.names, X.unbind(1), strict=True))
-        found = [self._electrode(side, given, len(X), profiles) for side in _SIDES]
-        surface = {side: each[0] for side, each in zip(_SIDES, found, strict=True)}
+        found = [self._electrode(side, given, profiles) for side in _SIDES]
+        n = len(X)
+        surface = {s: each[0].expand(n, -1) for s, each in zip(_SIDES, found, strict=True)}
         inside = torch.stack([(x > 0.0) & (x < 1.0) for x in surface.values()]).all(0)
         lasting = inside.long().cumprod(1).bool()
         voltage = found[1][1] - found[0][1]
@@ -212,19 +213,26 @@ class SingleParticleModel(BatchedSimulator):
             times=torch.tensor(self.times, dtype=torch.float64),
             voltage=torch.where(lasting, voltage, math.nan),
             surface=surface,
-            profiles={s: each[2] for s, each in zip(_SIDES, found, strict=True) if profiles},
+            profiles={
+                s: each[2].expand(n, -1, -1)
+                for s, each in zip(_SIDES, found, strict=True)
+                if profiles
+            },
             finished=lasting[:, -1],
         )
 
     # -- one electrode ----------------------------------------------------------------------------
 
     def _electrode(
-        self, side: str, given: Mapping[str, Tensor], n: int, profiles: bool
+        self, side: str, given: Mapping[str, Tensor], profiles: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Surface stoichiometry and potential (n, T), and shells (n, T, shells)."""
+        """Surface stoichiometry and potential (n, T), and shells (n, T, shells).
+
+        Particles that are the same in all cells are followed once: n is 1 then.
+        """
         electrode: Electrode = getattr(self.cell, side)
         sign = 1.0 if side == "negative" else -1.0
-        one = torch.ones(n, dtype=torch.float64)
+        one = torch.ones(1, dtype=torch.float64)
         factor = {name: given.get(f"{side}_{name}", one) for name in QUANTITIES[:4]}
         start = given.get(f"{side}_stoichiometry", one * electrode.stoichiometry)
         whole = electrode.active_fraction * electrode.thickness * self.cell.area
@@ -232,6 +240,7 @@ class SingleParticleModel(BatchedSimulator):
         outflow = sign / (3.0 * FARADAY * electrode.max_concentration * volume)  # of each ampere
         radius = electrode.radius * factor["radius"]
         rate = factor["diffusivity"] / radius.square()
+        start, rate, outflow = torch.broadcast_tensors(start, rate, outflow)
         mesh = mesh_of(electrode, self.shells)
         if callable(electrode.diffusivity):
             law = _Nonlinear(mesh, electrode.diffusivity, rate, outflow, self.step)
