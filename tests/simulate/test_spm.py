@@ -13,7 +13,13 @@ from torch import Tensor
 
 from understudy.core.errors import UserError
 from understudy.core.space import Continuous, Space
-from understudy.simulate.battery import Drive, PyBaMMCell, SingleParticleModel, hassanaly2024
+from understudy.simulate.battery import (
+    Drive,
+    PyBaMMCell,
+    SingleParticleModel,
+    hassanaly2024,
+    read_cell,
+)
 from understudy.simulate.battery.cell import FARADAY, Polynomial, Table
 from understudy.simulate.battery.spm import mesh_of
 
@@ -195,6 +201,12 @@ def test_a_drive_without_order_is_refused() -> None:
         Drive((10.0, 10.0), (1.0, 2.0))
 
 
+def test_pybamm_cannot_vary_a_radius() -> None:
+    space = Space((Continuous("positive_radius", 0.5, 2.0),))
+    with pytest.raises(UserError, match="'positive_radius' cannot vary"):
+        PyBaMMCell("Chen2020", space=space)
+
+
 def test_only_the_plainest_of_pybamms_models_runs_a_cell_of_ours() -> None:
     with pytest.raises(UserError, match="has no electrolyte"):
         PyBaMMCell(hassanaly2024(), "DFN", space=SingleParticleModel().space)
@@ -209,3 +221,44 @@ def test_voltages_are_those_of_pybamm() -> None:
     )
     table = pd.DataFrame(THETA.numpy(), columns=ours.space.names)
     assert np.abs(ours.run_many(table) - peer.run_many(table)).to_numpy().max() < 1e-4
+
+
+@pytest.mark.slow
+def test_a_drive_and_a_named_set_give_the_voltages_of_pybamm_too() -> None:
+    pytest.importorskip("pybamm")
+    space = Space(
+        (
+            Continuous("negative_stoichiometry", 0.5, 0.95),
+            Continuous("positive_active_fraction", 0.8, 1.2),
+            Continuous("negative_diffusivity", 0.8, 1.2),
+        )
+    )
+    given = {
+        "current": Drive((200.0, 400.0, 900.0), (5.0, -2.0, 3.0)),
+        "times": (50.0, 190.0, 300.0, 800.0),
+        "space": space,
+    }
+    table = pd.DataFrame([[0.8, 1.1, 0.9]], columns=space.names)
+    ours = SingleParticleModel(read_cell("Chen2020"), **given).run_many(table)
+    peer = PyBaMMCell("Chen2020", **given, points=120, tolerance=1e-8).run_many(table)
+    assert np.abs(ours - peer).to_numpy().max() < 2e-4
+
+
+@pytest.mark.slow
+def test_electrolyte_lowers_the_voltage_of_finer_models() -> None:
+    pytest.importorskip("pybamm")
+    space = SingleParticleModel().space
+    single, electrolyte, porous = (
+        PyBaMMCell("Chen2020", model, times=(600.0, 1800.0), space=space).curve(
+            {"negative_exchange_current": 1.0, "positive_diffusivity": 1.0}
+        )[1]
+        for model in ("SPM", "SPMe", "DFN")
+    )
+    assert (single > electrolyte).all()
+    assert torch.allclose(electrolyte, porous, atol=0.02)
+
+
+def test_a_set_that_pybamm_does_not_have_is_refused() -> None:
+    pytest.importorskip("pybamm")
+    with pytest.raises(UserError, match="no parameter set 'Chen2021'; did you mean 'Chen2020'"):
+        read_cell("Chen2021")

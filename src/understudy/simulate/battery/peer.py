@@ -37,7 +37,7 @@ class PyBaMMCell(Simulator):
     times : sequence of float, optional
         s; by default 100 until 3000.
     space : Space
-        What varies, by the names of `SingleParticleModel`.
+        What varies, by the names of `SingleParticleModel`; no radius.
     points : int
         In each particle.
     tolerance : float
@@ -60,6 +60,9 @@ class PyBaMMCell(Simulator):
         if isinstance(cell, Cell) and model != "SPM":
             raise UserError(f"{model} needs a set of PyBaMM's: {cell.name!r} has no electrolyte")
         check_space(space)
+        fixed = [name for name in space.names if name.endswith("radius")]
+        if fixed:
+            raise UserError(f"PyBaMM's meshes are built once, so {fixed[0]!r} cannot vary in it")
         self.cell = cell
         self.model = model
         self.space = space
@@ -134,7 +137,7 @@ class PyBaMMCell(Simulator):
         drive = self.current
         if len(drive.amperes) == 1:
             return drive.amperes[0]
-        jumps = list(zip(drive.times, np.diff(drive.amperes), strict=False))
+        jumps = list(zip(drive.times, np.diff(drive.amperes).tolist(), strict=False))
         return lambda t: drive.amperes[0] + sum(jump * (t > at) for at, jump in jumps)
 
     def _varied(self, name: str, parameters: Any) -> tuple[str, Any]:
@@ -148,7 +151,6 @@ class PyBaMMCell(Simulator):
         key = {
             "diffusivity": f"{capital} particle diffusivity [m2.s-1]",
             "exchange_current": f"{capital} electrode exchange-current density [A.m-2]",
-            "radius": f"{capital} particle radius [m]",
             "active_fraction": f"{capital} electrode active material volume fraction",
         }[quantity]
         return key, _times(parameters[key], factor)
