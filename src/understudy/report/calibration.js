@@ -40,15 +40,20 @@
     draw("corner", traces, { ...design, bargap: 0 }, "");
   }
 
-  // One panel an output.
+  // Two panels an output: values, and what they differ by from the median.
   function predictions() {
-    const panels = data.predictions, cell = 280, traces = [];
-    const design = { height: cell * panels.length, margin: { l: 62, r: 10, t: 8, b: 46 } };
+    const panels = data.predictions.flatMap((panel) => {
+      const less = (name) => panel[name].map((v, j) => v - panel.median[j]);
+      const rest = { y: less("y"), lower: less("lower"), upper: less("upper"), median: less("median") };
+      return [panel, { ...panel, ...rest, output: panel.output + " - median" }];
+    });
+    const cell = 250, traces = [], whole = cell * panels.length;
+    const design = { height: whole, margin: { l: 70, r: 10, t: 8, b: 46 } };
     panels.forEach((panel, i) => {
       const k = i === 0 ? "" : String(i + 1), high = 1 - i / panels.length;
       design["xaxis" + k] = axis(short(panel.along, 30), { anchor: "y" + k });
       design["yaxis" + k] = axis(short(panel.output, 24), {
-        anchor: "x" + k, domain: [high - (cell - 60) / (cell * panels.length), high], automargin: false,
+        anchor: "x" + k, domain: [high - (cell - 60) / whole, high], automargin: false,
       });
       const order = panel.x.map((_, j) => j).sort((a, b) => panel.x[a] - panel.x[b]);
       const of = (name) => order.map((j) => panel[name][j]);

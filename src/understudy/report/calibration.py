@@ -51,7 +51,7 @@ def write_calibration_report(
         "source": source,
         "model": model,
         "lines": found.table().to_dict("records"),
-        "warnings": [text[:1].upper() + text[1:] for text in found.warnings()],
+        "warnings": found.warnings(),
         "coverage": found.coverage,
         "p_value": found.p_value,
         "noise": list(found.noise.items()),
