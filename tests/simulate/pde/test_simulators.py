@@ -25,6 +25,8 @@ SMALL = {
     "darcy-multiscale": {"points": 16},
     "helmholtz": {"points": 56},
     "navier-stokes": {"points": 16, "steps": 2, "substeps": 20, "interval": 0.2},
+    "compressible": {"points": 32, "steps": 2, "duration": 0.1},
+    "shallow-water": {"points": 16, "steps": 2, "duration": 0.2},
     "kolmogorov": {"points": 16, "steps": 2, "substeps": 10, "interval": 0.1},
 }
 

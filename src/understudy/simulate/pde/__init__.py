@@ -5,11 +5,13 @@
 - :class:`NavierStokes`, :class:`KolmogorovFlow`: flow on a periodic square.
 - :class:`FitzHughNagumo`: patterns on a square without flux.
 - :class:`Heat`: between walls of constant temperature, in one or two dimensions.
+- :class:`CompressibleFlow`, :class:`ShallowWater`: gas in one dimension, water in two, with shocks.
 - :class:`Darcy`, :class:`Helmholtz`: one field for a random medium.
 - :data:`EQUATIONS` and :func:`named`: these by their names, for data sets.
 """
 
 from understudy.simulate.pde.advection import Advection
+from understudy.simulate.pde.compressible import CompressibleFlow
 from understudy.simulate.pde.conservation import Burgers, CombinedEquation
 from understudy.simulate.pde.darcy import Darcy
 from understudy.simulate.pde.heat import Heat
@@ -18,12 +20,14 @@ from understudy.simulate.pde.kuramoto_sivashinsky import KuramotoSivashinsky
 from understudy.simulate.pde.named import EQUATIONS, named
 from understudy.simulate.pde.navier_stokes import KolmogorovFlow, NavierStokes
 from understudy.simulate.pde.reaction_diffusion import FisherKPP, FitzHughNagumo
+from understudy.simulate.pde.shallow_water import ShallowWater
 
 __all__ = [
     "EQUATIONS",
     "Advection",
     "Burgers",
     "CombinedEquation",
+    "CompressibleFlow",
     "Darcy",
     "FisherKPP",
     "FitzHughNagumo",
@@ -32,5 +36,6 @@ __all__ = [
     "KolmogorovFlow",
     "KuramotoSivashinsky",
     "NavierStokes",
+    "ShallowWater",
     "named",
 ]

@@ -14,6 +14,7 @@ from understudy.core.errors import UserError
 from understudy.core.simulator import FieldSimulator
 from understudy.core.space import Continuous, Integer, Space, nearest
 from understudy.simulate.pde.advection import Advection
+from understudy.simulate.pde.compressible import CompressibleFlow
 from understudy.simulate.pde.conservation import Burgers, CombinedEquation
 from understudy.simulate.pde.darcy import Darcy
 from understudy.simulate.pde.heat import Heat
@@ -21,6 +22,7 @@ from understudy.simulate.pde.helmholtz import Helmholtz
 from understudy.simulate.pde.kuramoto_sivashinsky import KuramotoSivashinsky
 from understudy.simulate.pde.navier_stokes import KolmogorovFlow, NavierStokes
 from understudy.simulate.pde.reaction_diffusion import FisherKPP, FitzHughNagumo
+from understudy.simulate.pde.shallow_water import ShallowWater
 
 EQUATIONS: dict[str, Callable[..., FieldSimulator]] = {
     "advection": Advection,
@@ -37,6 +39,8 @@ EQUATIONS: dict[str, Callable[..., FieldSimulator]] = {
     "helmholtz": Helmholtz,
     "navier-stokes": NavierStokes,
     "kolmogorov": KolmogorovFlow,
+    "compressible": CompressibleFlow,
+    "shallow-water": ShallowWater,
 }
 """What makes each simulator, by the name of its equation."""
 
