@@ -7,6 +7,7 @@
   points: :class:`Branin`, :class:`Ackley`, :class:`BraninCurrin`, :class:`DTLZ1`, :class:`DTLZ5`,
   :class:`NetworkDraw`, :class:`PolynomialDraw`, :class:`PestControl`, :class:`OilSorbent`.
 - :mod:`understudy.simulate.brusselator`: patterns of a reaction with diffusion.
+- :mod:`understudy.simulate.pde`: partial differential equations, many runs at a time.
 - :mod:`understudy.simulate.battery`: lithium-ion cells, by a model of our own or by PyBaMM (extra
   ``battery``).
 """
