@@ -31,7 +31,8 @@ On every problem, with every seed, all are told the same ten first runs (scrambl
 propose ten batches of five: 60 evaluations. Problems, seeds and numbers of runs were fixed before
 any result was looked at, and all runs are shown. BoTorch and understudy are given the reference
 point of the hypervolume; Ax and Optuna find their own. HEBO takes one objective. TPE is multivariate
-with a constant liar, as Optuna advises for batches.
+with a constant liar, as Optuna advises for batches. "understudy, PFN" is the same searcher with a
+pre-trained network (`surrogate="pfn"`), which reads ten inputs at most.
 """  # noqa: E501
 
 
@@ -42,9 +43,11 @@ _READING = """
   the best mean rank, from the first twenty evaluations on. Its lead is largest on ackley10 and
   polynomial-200; on branin and network-100 it is no better than Optuna's Gaussian process, and on
   borehole all three processes find the optimum.
+- **Two or three objectives:** too few runs to tell. On branin-currin BoTorch finds the larger
+  hypervolume with two of three seeds, by thousandths, for four times the CPU time.
 - **A suggestion must take a tenth of a second or less:** Optuna's TPE takes hundredths and stays far
   ahead of random search, but well behind every process here.
-- **Optuna GP** costs about what understudy does, up to 20 inputs; from 100 it is two to four times
+- **Optuna GP** costs about what understudy does, up to 20 inputs; from 100 it is two to three times
   cheaper, and behind on polynomial-200.
 - **BoTorch** is a toolbox: what is measured are its defaults, which one would replace for 200 inputs
   or for choices.
@@ -55,13 +58,13 @@ _READING = """
   were known; most are formulas. None is noisy, constrained, or fails.
 - 60 evaluations in batches of five. With hundreds of evaluations, or one at a time, ranks may differ.
 - Where a table has few seeds, runs were too long for the machine; none was left out for its result.
-  The runs of oil-sorbent by BoTorch and Ax are missing altogether (one of BoTorch had not ended after
-  twenty minutes), so that it counts in no rank. The few runs of Ax and HEBO decide nothing.
+  So the last four problems, and Ax and HEBO, decide little: BoTorch has five seeds of pest-control,
+  three of support-vectors and branin-currin, and one of oil-sorbent, which took six minutes.
 - Most of BoTorch's runs were made on another processor, with another PyTorch, than all others (see
   below). That changes rounding, and the cost: that of these runs is not in the table of seconds.
-- A rank does not say by how much. On hartmann6 half of understudy's seeds end in the second-best
-  optimum, at a regret of 0.12, as most of the others' do; on support-vectors medians of all systems
-  lie within 1 % of one another.
+- A rank does not say by how much. On hartmann6 four of ten searches by understudy end in the
+  second-best optimum, at a regret of 0.12; on support-vectors the medians of all systems lie within
+  1 % of one another.
 - The closed forms of batches and noise were chosen on other functions and seeds from 100 on. There
   they took half the time or less, and their optima could not be told from those by samples.
 """  # noqa: E501
@@ -121,7 +124,8 @@ def page(records: Iterable[Record], peers: Mapping[str, Any], figure: str) -> st
         _READING,
         "\n## Best found after 60 evaluations\n",
         "Median over the seeds, with quartiles in brackets: log10 of the regret where the optimum"
-        " is known, otherwise the value itself or the hypervolume.\n",
+        " is known, otherwise the value itself or the hypervolume. The number of seeds is given"
+        " where there are fewer than others have; such cells are not of the same first runs.\n",
         *_finals(runs, shown),
         "\n## CPU seconds a suggestion\n",
         "CPU time of a round over its five suggestions, refitting included: median over the runs"
@@ -201,8 +205,8 @@ def _with_few(runs: Runs, few: list[str], peers: list[str], titles: Mapping[str,
         ]
         seeds = len({seed for _, seed in keys})
         parts += [
-            f"\nWith {titles[peer]}, on {len(keys)} pairs of"
-            f" {len({name for name, _ in keys})} problems and {seeds} seed(s):\n",
+            f"\nWith {titles[peer]}, on {len(keys)} pair(s) of a problem"
+            f" and a seed, of {seeds} seed(s):\n",
             *_table(["", *(titles[p] for p in whole)], [["mean rank", *row]]),
         ]
     return parts
@@ -269,7 +273,8 @@ def _finals(runs: Runs, titles: Mapping[str, str]) -> list[str]:
         task = make()
         found = {peer: runs.finals(name, peer) for peer in titles}
         if any(found.values()):
-            cells = [_quartiles(_shown(task, values)) for values in found.values()]
+            most = max(len(values) for values in found.values())
+            cells = [_quartiles(_shown(task, values), most) for values in found.values()]
             rows.append([f"{name}: {_measure(task)}", *cells])
     return _table(["problem", *titles.values()], rows)
 
@@ -289,13 +294,13 @@ def _shown(task: Task, losses: list[float]) -> np.ndarray:
     return -values if task.reference_point or task.direction == "maximize" else values
 
 
-def _quartiles(values: np.ndarray) -> str:
+def _quartiles(values: np.ndarray, most: int) -> str:
     if len(values) == 0:
         return ""
     low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-    if len(values) == 1:
-        return f"{middle:.4g}"
-    return f"{middle:.4g} [{low:.4g}, {high:.4g}]"
+    count = "" if len(values) == most else f" ({len(values)})"
+    spread = f" [{low:.4g}, {high:.4g}]" if len(values) > 2 else ""
+    return f"{middle:.4g}{spread}{count}"
 
 
 def _seconds(runs: Runs, titles: Mapping[str, str]) -> list[str]:
