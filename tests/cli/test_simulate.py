@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from understudy.simulate.pde import files
 from understudy.simulate.pde.files import read_fields
 
 from .conftest import Program
@@ -68,3 +69,27 @@ def test_another_seed_does_not_mix_with_what_is_there(program: Program, tmp_path
     assert done.code == 2 and "other values of 'speed'" in done.err
     done = program("simulate", "advection", "-n", 2, "-o", path, *SMALL, "--seed", 1, "--force")
     assert done.code == 0
+
+
+def test_an_interrupted_file_keeps_its_runs(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = files.write_fields
+
+    def stopped(path, simulator, table, equation, batch, listener):
+        def listen(done: int, total: int) -> None:
+            listener(done, total)
+            if done == 4:
+                raise KeyboardInterrupt
+
+        return whole(path, simulator, table, equation, batch, listen)
+
+    path = tmp_path / "a.h5"
+    command = ("simulate", "advection", "-n", 6, "--batch", 2, "-o", path, *SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_fields", stopped)
+        done = program(*command)
+    assert done.code == 130
+    assert "4 of 6 runs are kept; the same command goes on" in done.err
+    assert len(read_fields(path).fields) == 4
+    assert program(*command, "--json").record["runs"] == 6
