@@ -39,10 +39,10 @@ pre-trained network (`surrogate="pfn"`), which reads ten inputs at most.
 _READING = """
 ## Which to use
 
-- **Runs are expensive, inputs are from 2 to 200, one objective, no or little noise:** understudy has
+- **Runs are expensive, inputs are from 2 to 200, one objective, no noise:** understudy has
   the best mean rank, from the first twenty evaluations on. Its lead is largest on ackley10 and
-  polynomial-200; on branin and network-100 it is no better than Optuna's Gaussian process, and on
-  borehole all three processes find the optimum.
+  polynomial-200; on branin it is no better than Optuna's Gaussian process, on network-100 hardly, and
+  on borehole all three processes find the optimum.
 - **Two or three objectives:** too few runs to tell. On branin-currin BoTorch finds the larger
   hypervolume with two of three seeds, by thousandths, for four times the CPU time.
 - **A suggestion must take a tenth of a second or less:** Optuna's TPE takes hundredths and stays far
