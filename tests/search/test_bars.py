@@ -71,6 +71,15 @@ def test_a_search_by_a_network_goes_downhill():
     assert min(o.values["y"] for o in searcher.observations) < before
 
 
+@pytest.mark.slow
+def test_a_network_searches_for_two_objectives():
+    problem = Problem(SPACE, (Objective("y", "minimize"), Objective("a2", "minimize")))
+    searcher = BayesianSearcher(problem, seed=0, surrogate="pfn")
+    configs = SPACE.sample(10, seed=4).to_dict("records")
+    searcher.tell(configs, [{"y": bowl(c), "a2": c["a"] ** 2} for c in configs])
+    assert len(searcher.ask(2)) == 2
+
+
 def test_a_network_that_read_more_rows_keeps_its_scales_and_its_limit():
     rng = np.random.default_rng(0)
     X = rng.uniform(size=(195, 2))

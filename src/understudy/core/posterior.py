@@ -64,6 +64,11 @@ class _LatentPosterior(Posterior):
     """
 
     @property
+    def batch_shape(self) -> torch.Size:
+        """Batch dimensions, without q and m."""
+        return self.mean.shape[:-2]
+
+    @property
     def base_sample_shape(self) -> torch.Size:
         """Shape (*batch, q + 1, m): q standard normals an output, then the one that picks."""
         *batch, q, m = self._extended_shape()
@@ -240,6 +245,11 @@ class BinnedPosterior(Posterior):
     def dtype(self) -> torch.dtype:
         """Number type of the bars."""
         return self.bars.logits.dtype
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Batch dimensions, without q and m."""
+        return self.base_sample_shape[:-2]
 
     @property
     def base_sample_shape(self) -> torch.Size:
