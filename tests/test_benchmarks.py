@@ -194,11 +194,13 @@ class TestSearch:
                 "round_cpu_s": [1.0],
                 "versions": {},
                 "measured": "2026-01-01",
-                "hardware": {"processor": "x"},
+                "hardware": {"processor": "x", "cores": 2},
             }
 
-        records = [record("understudy", 0, 1.0), record("ax", 0, 1.0), record("random", 0, 2.0)]
-        records.append(record("understudy", 1, 9.0))
-        text = search_page.page(records, optimize.PEERS)
-        assert "| branin (1 seeds) | 1.50 | 1.50 | 3.00 |" in text
-        assert "| branin | 5 ± 4 | 1 | 2 |" in text
+        last = {"understudy": (1.0, 9.0), "ax": (1.0, 1.0), "random": (2.0, 2.0), "hebo": (3.0,)}
+        records = [record(p, seed, v) for p, ends in last.items() for seed, v in enumerate(ends)]
+        text = search_page.page(records, optimize.PEERS, "ranks.svg")
+        assert "| branin (2) | 2.25 | 1.25 | 2.50 |" in text
+        few = text[text.index("With HEBO, on 1 pair") :]
+        assert "| mean rank | 1.50 | 1.50 | 3.00 | 4.00 |" in few
+        assert "(ranks.svg)" in text
