@@ -274,12 +274,15 @@ def test_several_classes_are_told_apart_one_against_the_rest():
 @pytest.mark.parametrize("model", [PFNRegressor(subsample=True), PFNClassifier(subsample=True)])
 def test_scikit_learn_s_checks_pass(model):
     failed = {}
-    rounding = {"check_methods_subset_invariance": "single precision differs in the last digits"}
-    for estimator, check in estimator_checks_generator(model, expected_failed_checks=rounding):
+    rounding = {"check_methods_subset_invariance"}  # to 1e-7, the last digit of single precision
+    for estimator, check in estimator_checks_generator(model):
+        name = getattr(check, "func", check).__name__
+        if name in rounding and isinstance(model, PFNRegressor):
+            continue
         try:
             check(estimator)
         except SkipTest:
             continue
         except Exception as error:
-            failed[getattr(check, "func", check).__name__] = repr(error)[:200]
+            failed[name] = repr(error)[:200]
     assert failed == {}
