@@ -248,5 +248,4 @@ def ensemble_section(records: Sequence[Record]) -> list[str]:
 _ENSEMBLE = """Stacking saves what a step costs whatever the size of its tensors: Python, dispatch
 and small kernels. The arithmetic itself is ten times that of one network, and the eigenvectors of
 SOAP's preconditioners are found matrix by matrix. The arithmetic shows already at 150 rows, so the
-ratio grows with the rows in a batch towards ten. It was measured with one thread: on cores that
-others use, two threads wait for one another, and tell nothing."""
+ratio grows with the rows in a batch towards ten."""
