@@ -5,7 +5,7 @@ import torch
 
 from understudy.core.errors import UserError
 from understudy.data.learning_curves import EPOCHS, load_learning_curves
-from understudy.reproduce import learning_curves as measured
+from understudy.reproduce.in_context import learning_curves as measured
 
 
 def generator(seed=0):

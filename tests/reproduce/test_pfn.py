@@ -11,16 +11,17 @@ from understudy.core.systems import find
 from understudy.models.incontext.gp_priors import FixedGP, HyperPriorGP
 from understudy.models.incontext.network_priors import BNNClassification
 from understudy.models.incontext.pretrain import Pretraining, step_draws
-from understudy.reproduce import Scale, pfn, pfn_baselines, pfn_tabular
-from understudy.reproduce.pfn_baselines import JITTER, Process
+from understudy.reproduce import Scale, pfn
+from understudy.reproduce.in_context import baselines, tables
+from understudy.reproduce.in_context.baselines import JITTER, Process
 from understudy.sample import Plan
 
 
 @pytest.fixture
 def one_table(monkeypatch):
     """Only the table that comes with scikit-learn."""
-    tables = {"breast-cancer": pfn_tabular.TABLES["breast-cancer"]}
-    monkeypatch.setattr(pfn_tabular, "TABLES", tables)
+    one = {"breast-cancer": tables.TABLES["breast-cancer"]}
+    monkeypatch.setattr(tables, "TABLES", one)
 
 
 def _generator(seed: int = 0) -> torch.Generator:
@@ -60,7 +61,7 @@ def test_the_process_of_greatest_evidence_has_more_of_it_than_the_true_one():
     prior = HyperPriorGP(1)
     task = prior.sample(3, 12, _generator(2))
     fits = [
-        pfn_baselines.fitted_process(task, 12, prior, _generator(1), False, restarts=2, steps=n)
+        baselines.fitted_process(task, 12, prior, _generator(1), False, restarts=2, steps=n)
         for n in (1, 60)
     ]
     x, y = task.x.double(), task.y.double()
@@ -72,7 +73,7 @@ def test_the_prior_keeps_length_scales_from_running_away():
     prior = HyperPriorGP(3)
     task = prior.sample(8, 6, _generator(4))
     free, held = (
-        pfn_baselines.fitted_process(task, 5, prior, _generator(), with_prior, 2, 100)
+        baselines.fitted_process(task, 5, prior, _generator(), with_prior, 2, 100)
         for with_prior in (False, True)
     )
     assert free.lengthscale.max() > 5.0
@@ -83,9 +84,9 @@ def test_the_prior_keeps_length_scales_from_running_away():
 def test_chains_over_hyperparameters_average_their_densities():
     prior = HyperPriorGP(1)
     task = prior.sample(2, 8, _generator())
-    found = pfn_baselines.sampled_process(task, 6, prior, _generator(), Plan(60, 60), chains=2)
+    found = baselines.sampled_process(task, 6, prior, _generator(), Plan(60, 60), chains=2)
     assert found.log_density.shape == (2, 2) and found.r_hat.shape == (2,)
-    fitted = pfn_baselines.fitted_process(task, 6, prior, _generator(), True, steps=100)
+    fitted = baselines.fitted_process(task, 6, prior, _generator(), True, steps=100)
     near = fitted.log_density(task, 6).mean()
     assert float(found.log_density.mean()) == pytest.approx(float(near), abs=1.0)
 
@@ -94,8 +95,8 @@ def test_chains_over_hyperparameters_average_their_densities():
 def test_variational_inference_and_chains_agree_on_an_easy_network():
     prior = BNNClassification(1, 2)
     task = prior.sample(3, 60, _generator(5))
-    fitted = pfn_baselines.mean_field(task, 40, prior, _generator(), steps=300)
-    chains = pfn_baselines.sampled_network(task, 40, prior, _generator(), Plan(80, 80), chains=2)
+    fitted = baselines.mean_field(task, 40, prior, _generator(), steps=300)
+    chains = baselines.sampled_network(task, 40, prior, _generator(), Plan(80, 80), chains=2)
     assert float(fitted.mean()) == pytest.approx(float(chains.log_density.mean()), abs=0.05)
     assert float(fitted.mean()) > -math.log(2.0)  # better than a coin
 
@@ -103,7 +104,7 @@ def test_variational_inference_and_chains_agree_on_an_easy_network():
 def test_chains_that_disagree_are_seen():
     draws = torch.randn(50, 4, 2, 3, generator=_generator())
     draws[:, 0, 1, 2] += 10.0  # one chain of the second data set
-    first, second = pfn_baselines._r_hat(draws).tolist()
+    first, second = baselines._r_hat(draws).tolist()
     assert first < 1.1 < 1.3 < second
 
 
@@ -124,7 +125,7 @@ def test_test_data_sets_are_not_those_of_a_training_step():
 
 def test_half_of_the_labelled_rows_and_half_of_the_test_are_of_either_class():
     X, y = load_breast_cancer(return_X_y=True)
-    drawn = pfn_tabular.Subset.of((X, y > 0), np.random.default_rng(0))
+    drawn = tables.Subset.of((X, y > 0), np.random.default_rng(0))
     assert drawn.X.shape == (30, 30) and drawn.y.sum() == 15
     assert drawn.t.mean() == 0.5 and len(drawn.t) == 2 * (212 - 15)
     np.testing.assert_allclose(drawn.X.mean(0), 0.0, atol=1e-12)
@@ -134,19 +135,19 @@ def test_half_of_the_labelled_rows_and_half_of_the_test_are_of_either_class():
 def test_a_missing_folder_of_tables_is_said(monkeypatch):
     monkeypatch.delenv("UNDERSTUDY_DATA", raising=False)
     with pytest.raises(UserError, match=r"UNDERSTUDY_DATA.*classification/heart.csv"):
-        pfn_tabular.TABLES["heart"]()
+        tables.TABLES["heart"]()
 
 
 def test_tables_have_two_classes_and_inputs_that_the_network_takes(data_folder):
-    for load in pfn_tabular.TABLES.values():
+    for load in tables.TABLES.values():
         X, y = load()
         assert X.shape[1] <= 60 and np.isfinite(X).all() and 0.2 < y.mean() < 0.8
 
 
 @pytest.mark.slow
 def test_the_scores_of_a_table_are_those_of_its_subsets():
-    tables = {"breast-cancer": pfn_tabular.TABLES["breast-cancer"]}
-    found = pfn_tabular.measure(tables, 1, seed=0)
+    one = {"breast-cancer": tables.TABLES["breast-cancer"]}
+    found = tables.measure(one, 1, seed=0)
     assert len(found) == 5
     for scores in found.values():
         assert len(scores.auc) == 1 and scores.auc[0] > 0.9

@@ -281,5 +281,5 @@ def test_a_prior_file_with_a_mistake_is_refused(content: dict, sentence: str) ->
 def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "prior.toml"
     path.write_text("[parameters\n")
-    with pytest.raises(UserError, match=r"prior\.toml: is no valid TOML"):
+    with pytest.raises(UserError, match=r"prior\.toml: is not valid TOML"):
         read_priors(path)

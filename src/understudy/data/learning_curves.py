@@ -3,7 +3,7 @@
 640 networks with two hidden layers of one width were trained for 50 epochs by stochastic gradient
 descent, 80 on each of eight data sets; width, learning rate, batch size, momentum and dropout were
 drawn at random. Accuracy and log loss are of a validation split, after each epoch.
-``python -m understudy.reproduce.learning_curves`` measures them anew.
+``python -m understudy.reproduce.in_context.learning_curves`` measures them anew.
 """
 
 from __future__ import annotations

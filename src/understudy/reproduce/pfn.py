@@ -5,7 +5,8 @@ their answers are compared with what they stand in for: the exact posterior of a
 with known hyperparameters; hyperparameters fitted to each data set or sampled by Hamiltonian Monte
 Carlo; a small Bayesian network by mean-field variational inference and by Hamiltonian Monte Carlo.
 Everything that is compared has all data sets in one batch. Times are of the processor, on one
-thread. Classification of tables is in `understudy.reproduce.pfn_tabular`, by the shipped network.
+thread. Classification of tables is in `understudy.reproduce.in_context.tables`, by the shipped
+network.
 
 The outcomes of the process with hyper-priors are in units of :math:`\sqrt{2 / 0.15}`, the mean
 deviation of the paper's; all methods know.
@@ -34,7 +35,7 @@ from understudy.models.incontext.pretrain import Pretraining, sample_borders
 from understudy.models.incontext.task import Prior, TaskBatch
 from understudy.nn.in_context import Architecture, PFNTransformer
 from understudy.reproduce.claims import Claim, Scale
-from understudy.reproduce.pfn_baselines import (
+from understudy.reproduce.in_context.baselines import (
     Process,
     fitted_process,
     mean_field,
@@ -42,7 +43,7 @@ from understudy.reproduce.pfn_baselines import (
     sampled_process,
     timed,
 )
-from understudy.reproduce.pfn_tabular import tabular_claims
+from understudy.reproduce.in_context.tables import tabular_claims
 from understudy.sample import Plan
 
 CONTEXTS = (1, 5, 10, 20, 30, 40, 50)

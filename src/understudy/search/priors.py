@@ -24,7 +24,6 @@ so samplers see a standard normal whatever the prior is.
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from torch import Tensor
 
 from understudy.core.errors import UserError
 from understudy.core.space import Categorical, Space, nearest
+from understudy.data.toml_files import read_toml
 
 MOST_OUTSIDE = 0.05
 """Share of a prior that may lie outside the range a surrogate was trained on."""
@@ -227,14 +227,9 @@ def read_priors(path: str | Path) -> PriorFile:
         One sentence: the file, the key, what was found, what is accepted.
     """
     path = Path(path)
+    content = read_toml(path)
     try:
-        return parse_priors(tomllib.loads(path.read_text(encoding="utf-8")))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: is no valid TOML: {error}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not text in UTF-8") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+        return parse_priors(content)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from understudy.core.errors import UserError
 from understudy.core.objective import COMMAND_WORDS, Command, Function, Run
 from understudy.core.search import Constraint, Objective, Problem
 from understudy.core.space import Categorical, Continuous, Input, Integer, Space, nearest
+from understudy.data.toml_files import read_toml
 
 _DIRECTIONS = ("minimize", "maximize")
 _SECTIONS = ("name", "inputs", "objectives", "constraints", "run")
@@ -82,15 +82,9 @@ def read_problem(path: str | Path) -> ProblemFile:
         One sentence: the file, the key, what was found, what is accepted.
     """
     path = Path(path)
+    content = read_toml(path)
     try:
-        text = path.read_text(encoding="utf-8")
-        return parse_problem(tomllib.loads(text), path)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: {_plainly(error)}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not text in UTF-8") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+        return parse_problem(content, path)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -116,13 +110,6 @@ def parse_problem(content: Mapping[str, Any], path: Path) -> ProblemFile:
     if not isinstance(name, str) or not name.strip() or "/" in name:
         raise UserError(f"name is a text without '/', found {name!r}")
     return ProblemFile(path, name, problem, _run(content["run"], problem, path, name))
-
-
-def _plainly(error: tomllib.TOMLDecodeError) -> str:
-    said = str(error)
-    twice = said.startswith(("Cannot overwrite", "Cannot declare", "Cannot redefine"))
-    where = said[said.rfind("(") :] if "(" in said else ""
-    return f"a name is given twice {where}".rstrip() if twice else f"is not valid TOML: {said}"
 
 
 def _example(section: str) -> str:

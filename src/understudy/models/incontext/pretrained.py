@@ -55,21 +55,22 @@ def _curves() -> Prior:
 
 
 _SIZES = {"width": 192, "depth": 6, "heads": 3, "hidden": 384}
+_OF_TABLES = Pretraining(
+    steps=20_000,
+    batch=256,
+    rows=256,
+    least_context=2,
+    most_context=200,
+    learning_rate=7e-4,
+    warmup=0.05,
+)
 
 RECIPES = {
     "regression": Recipe(
         ResponsePrior,
         Encoding(features=10, inputs="unit", outcomes="context"),
         "bars",
-        Pretraining(
-            steps=20_000,
-            batch=256,
-            rows=256,
-            least_context=2,
-            most_context=200,
-            learning_rate=7e-4,
-            warmup=0.05,
-        ),
+        _OF_TABLES,
         _SIZES,
         bars=1000,
     ),
@@ -77,15 +78,7 @@ RECIPES = {
         TabularBNN,
         Encoding(features=60, inputs="standard", outcomes="raw"),
         "binary",
-        Pretraining(
-            steps=20_000,
-            batch=256,
-            rows=256,
-            least_context=2,
-            most_context=200,
-            learning_rate=7e-4,
-            warmup=0.05,
-        ),
+        _OF_TABLES,
         _SIZES,
     ),
     "curves": Recipe(

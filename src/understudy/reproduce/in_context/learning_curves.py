@@ -1,7 +1,7 @@
 """Measure the learning curves that `understudy.data.learning_curves` keeps.
 
-``python -m understudy.reproduce.learning_curves [FILE]`` trains the networks and writes the table;
-by default it replaces the one in the library. It takes some minutes. Three data sets come with
+``python -m understudy.reproduce.in_context.learning_curves [FILE]`` trains the networks and writes
+the table; by default it replaces the one in the library. It takes some minutes. Three data sets come with
 scikit-learn; the others are read from the folder that ``UNDERSTUDY_DATA`` names
 (``classification/*.txt`` in LIBSVM's format and the test images of MNIST in
 ``vision/mnist-t10k-*-ubyte.gz``, of which 2000 are taken and pixels averaged two by two).
@@ -244,7 +244,7 @@ def _rows(name: str, configs: Configs, scores: Tensor, classes: int) -> Iterator
 
 def main(arguments: list[str]) -> None:
     """Measure all curves and write them to the path given, or into the library."""
-    path = Path(arguments[0]) if arguments else Path(__file__).parents[1] / "data" / FILE
+    path = Path(arguments[0]) if arguments else Path(__file__).parents[2] / "data" / FILE
     with one_thread():
         tables = []
         for name in SETS:

@@ -1,0 +1,1 @@
+"""What the reproductions of in-context networks measure against, and on."""
