@@ -1,8 +1,8 @@
 """Measure the learning curves that `understudy.data.learning_curves` keeps.
 
 ``python -m understudy.reproduce.in_context.learning_curves [FILE]`` trains the networks and writes
-the table; by default it replaces the one in the library. It takes some minutes. Three data sets come with
-scikit-learn; the others are read from the folder that ``UNDERSTUDY_DATA`` names
+the table; by default it replaces the one in the library. It takes some minutes. Three data sets
+come with scikit-learn; the others are read from the folder that ``UNDERSTUDY_DATA`` names
 (``classification/*.txt`` in LIBSVM's format and the test images of MNIST in
 ``vision/mnist-t10k-*-ubyte.gz``, of which 2000 are taken and pixels averaged two by two).
 
