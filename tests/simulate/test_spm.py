@@ -13,6 +13,7 @@ from torch import Tensor
 
 from understudy.core.errors import UserError
 from understudy.core.space import Continuous, Space
+from understudy.data.cells import FARADAY, Polynomial, Table
 from understudy.simulate.battery import (
     Drive,
     PyBaMMCell,
@@ -20,7 +21,6 @@ from understudy.simulate.battery import (
     hassanaly2024,
     read_cell,
 )
-from understudy.simulate.battery.cell import FARADAY, Polynomial, Table
 from understudy.simulate.battery.spm import mesh_of
 
 TIMES = (5.0, 60.0, 300.0, 900.0, 1350.0)

@@ -9,7 +9,8 @@
 
 from __future__ import annotations
 
-from understudy.simulate.battery.cell import Cell, Electrode, hassanaly2024, read_cell
+from understudy.data.cells import Cell, Electrode, hassanaly2024
+from understudy.simulate.battery.cell import read_cell
 from understudy.simulate.battery.discharge import DischargeSimulator, discharge_runs
 from understudy.simulate.battery.peer import PyBaMMCell
 from understudy.simulate.battery.spm import Drive, SingleParticleModel, Solution

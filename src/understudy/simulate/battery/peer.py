@@ -15,7 +15,7 @@ from torch import Tensor
 from understudy.core.errors import UserError
 from understudy.core.simulator import Simulator
 from understudy.core.space import Space
-from understudy.simulate.battery.cell import Cell, Electrode
+from understudy.data.cells import Cell, Electrode
 from understudy.simulate.battery.discharge import _import_pybamm
 from understudy.simulate.battery.spm import Drive, check_space, drive_of, times_of
 

@@ -49,7 +49,7 @@ from torch import Tensor
 from understudy.core.errors import UserError
 from understudy.core.simulator import BatchedSimulator
 from understudy.core.space import Categorical, Continuous, Space, nearest
-from understudy.simulate.battery.cell import FARADAY, GAS, Cell, Electrode, hassanaly2024
+from understudy.data.cells import FARADAY, GAS, Cell, Electrode, hassanaly2024
 
 QUANTITIES = ("diffusivity", "exchange_current", "radius", "active_fraction", "stoichiometry")
 """What of an electrode can vary: factors of the cell's own values, but ``stoichiometry``, which is
