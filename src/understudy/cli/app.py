@@ -17,6 +17,7 @@ from understudy import __version__
 from understudy.cli import (
     calibrate,
     demo,
+    emulate,
     extrapolate,
     fit,
     optimize,
@@ -54,6 +55,7 @@ for command in (
     extrapolate,
     calibrate,
     demo,
+    emulate,
     simulate,
     systems,
     reproduce,

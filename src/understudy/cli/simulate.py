@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from understudy.cli.options import Json, Quiet, Seed, writable
 from understudy.core.errors import UserError
-
-if TYPE_CHECKING:
-    from understudy.core.simulator import FieldSimulator
 
 EXAMPLE = "[bold]Example[/]\n\nunderstudy simulate ks --n 256 --set viscosity=1 -o ks.h5"
 STOPPED = 130
@@ -51,10 +48,11 @@ def simulate(
         raise UserError("name a file to write with -o, such as runs.h5")
     output = writable(output, "--output")
     from understudy.cli.console import counter
+    from understudy.cli.equation import simulator_of
     from understudy.simulate.pde.files import write_fields
     from understudy.simulate.pde.named import draw_parameters
 
-    simulator, ranges = _simulator(equation, settings or [])
+    simulator, ranges = simulator_of(equation, settings or [])
     table = draw_parameters(simulator, n, seed, ranges)
     if force and output.exists():
         output.unlink()
@@ -72,43 +70,6 @@ def simulate(
             interrupted = True
     _print_result(output, stored[0], n, interrupted, json, quiet)
     return STOPPED if interrupted else 0
-
-
-def _simulator(
-    equation: str, settings: list[str]
-) -> tuple[FieldSimulator, dict[str, tuple[float, float]]]:
-    """Simulator of an equation, and ranges of its inputs, from settings ``name=value``."""
-    from understudy.simulate.pde.named import named
-
-    pairs = [_pair(text) for text in settings]
-    dimensions = named(equation).space
-    options = {name: _value(text) for name, text in pairs if name not in dimensions}
-    ranges = {name: _range(name, text) for name, text in pairs if name in dimensions}
-    return named(equation, **options), ranges
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip() or not value.strip():
-        raise UserError(f"--set is NAME=VALUE or NAME=LOW:HIGH, found {text!r}")
-    return name.strip(), value.strip()
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text.lower(), text)
-
-
-def _range(name: str, text: str) -> tuple[float, float]:
-    low, colon, high = text.partition(":")
-    try:
-        return float(low), float(high if colon else low)
-    except ValueError:
-        raise UserError(f"--set {name}: expected a number or LOW:HIGH, found {text!r}") from None
 
 
 def _print_result(

@@ -5,7 +5,8 @@
     python -m understudy.models.incontext.pretrained curves --device cuda --minutes 10
 
 Each writes ``weights/<name>.safetensors`` beside this file, with its training log inside; Ctrl-C
-keeps a checkpoint, and the same command goes on from it.
+keeps a checkpoint, and the same command goes on from it. With ``--onward`` a finished network is
+trained for another run of the schedule, on new data sets.
 """
 
 from __future__ import annotations
@@ -138,6 +139,34 @@ def make(name: str, changes: dict[str, Any], on_line: Callable[[Line], None] | N
     return model.noted(device=device, seconds=seconds, torch=torch.__version__)
 
 
+def go_on(name: str, changes: dict[str, Any], on_line: Callable[[Line], None] | None = None) -> PFN:
+    """Train a shipped network for another run of the schedule; its log goes on too."""
+    recipe, model = RECIPES[name], pretrained(name)
+    before, facts = list(model.log), dict(model.facts)
+    plan = replace(recipe.plan, **changes)
+    start = time.perf_counter()
+    model.fit(recipe.prior(), plan, on_line)
+    last = before[-1]
+    new = [
+        Line(
+            line.step + last.step,
+            line.step * plan.batch + last.data_sets,
+            round(line.seconds + last.seconds, 1),
+            line.loss,
+        )
+        for line in model.log[len(before) :]
+    ]
+    model.log = [*before, *new]
+    cuda = plan.device == "cuda"
+    device = torch.cuda.get_device_name() if cuda else platform.machine()
+    seconds = facts["seconds"] + round(time.perf_counter() - start)
+    runs = [*facts.get("seeds", [facts["seed"]]), plan.seed]
+    facts |= {"steps": new[-1].step, "data_sets": new[-1].data_sets, "seeds": runs}
+    facts |= {"seconds": seconds, "device": device, "torch": torch.__version__}
+    model.facts = facts
+    return model
+
+
 def main(arguments: list[str]) -> None:
     """Train one of the shipped networks."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -147,6 +176,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--batch", type=int, help="data sets a step")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--onward", action="store_true", help="from the network that is there")
     parser.add_argument("--output", type=Path, default=FOLDER)
     chosen = parser.parse_args(arguments)
     torch.set_float32_matmul_precision("high")
@@ -165,7 +195,7 @@ def main(arguments: list[str]) -> None:
     def show(line: Line) -> None:
         print(f"{line.step} {line.data_sets} {line.seconds} {line.loss:.4f}", flush=True)
 
-    model = make(chosen.name, changes, show)
+    model = (go_on if chosen.onward else make)(chosen.name, changes, show)
     model.save(chosen.output / f"{chosen.name}.safetensors")
     changes["checkpoint"].unlink(missing_ok=True)
 

@@ -1,0 +1,198 @@
+"""``understudy emulate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from understudy.cli.options import Json, Quiet, Seed, readable, writable
+from understudy.core.duration import parse_budget
+from understudy.core.errors import UserError
+
+if TYPE_CHECKING:
+    from understudy.emulate.fields import FieldSet
+    from understudy.emulate.run import Emulation
+
+EXAMPLE = (
+    "[bold]Example[/]\n\nunderstudy emulate ks --model pde-refiner --budget 10m -o ks.us\n\n"
+    "understudy emulate runs.h5 --model fno -o runs.us"
+)
+STOPPED = 130
+
+
+def emulate(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SOURCE", help="An equation (see understudy simulate --list) or an HDF5 file."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File (.us) to write.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Name of an operator; see --list.")
+    ] = "auto",
+    budget: Annotated[
+        str, typer.Option("--budget", "-b", help="Time to train: 90, 90s, 2m or 1h.")
+    ] = "5m",
+    n: Annotated[
+        int, typer.Option("--n", "-n", min=8, help="Runs to simulate, of an equation.")
+    ] = 128,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            "-s",
+            metavar="NAME=VALUE",
+            help="An input or option of the equation, as for simulate; repeatable.",
+        ),
+    ] = None,
+    stride: Annotated[
+        int, typer.Option(min=1, help="A step of the operator is so many of the solver's times.")
+    ] = 1,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", help="Page (.html) to write; beside the output by default."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    seed: Seed = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    list_all: Annotated[bool, typer.Option("--list", help="List the operators.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Train an operator that stands in for the solver of a differential equation."""
+    if list_all:
+        _print_models(json)
+        return 0
+    if source is None:
+        raise UserError("name an equation or a file; understudy simulate --list shows equations")
+    if output is None:
+        raise UserError("name a file to write with -o, such as ks.us")
+    seconds = parse_budget(budget)
+    output = writable(output, "--output", force)
+    page = writable(report or output.with_suffix(".html"), "--report", force)
+    from understudy.cli.emulating import emulate_live
+
+    _check_device(device)
+    data = _data(source, n, settings or [], stride, seed, quiet or json)
+    found = emulate_live(data, model, seconds, quiet or json, seed=seed, device=device)
+    name = type(found.operator).__name__ if model == "auto" else model
+    found.operator.save(output)  # type: ignore[attr-defined]
+    _write_page(found, data, page, name)
+    _print(found, data, output, page, json, quiet)
+    return STOPPED if found.facts["interrupted"] else 0
+
+
+def _data(
+    source: str, n: int, settings: list[str], stride: int, seed: int, quiet: bool
+) -> FieldSet:
+    from understudy.cli.console import counter
+    from understudy.emulate.fields import from_file, is_file, simulated
+
+    if is_file(source):
+        if settings:
+            raise UserError("--set is for equations; a file is as it is")
+        return from_file(readable(Path(source)), stride)
+    from understudy.cli.equation import simulator_of
+    from understudy.simulate.pde.named import draw_parameters
+
+    simulator, ranges = simulator_of(source, settings)
+    table = draw_parameters(simulator, n, seed, ranges)
+    with counter(f"Simulating {source}", not quiet) as show:
+        return simulated(simulator, table, source, stride, listener=show)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    if device not in ("cpu", "cuda"):
+        raise UserError(f"--device is cpu or cuda, found {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: no GPU that PyTorch can use was found")
+
+
+def _write_page(found: Emulation, data: FieldSet, page: Path, model: str) -> None:
+    from understudy.report.operator import write_operator_report
+
+    write_operator_report(
+        found.evaluation,
+        page,
+        source=data.source,
+        model=model,
+        channels=data.channels,
+        given=data.given_channels,
+        dt=data.dt,
+        curve=found.curve,
+        facts=found.facts,
+    )
+
+
+def _print(
+    found: Emulation, data: FieldSet, output: Path, page: Path, json: bool, quiet: bool
+) -> None:
+    from understudy.cli.console import print_json, print_table, say
+    from understudy.cli.summary import print_file
+
+    scores = found.evaluation.scores()
+    if json:
+        print_json(
+            {"output": str(output), "report": str(page), "scores": scores, "facts": found.facts}
+        )
+        return
+    if quiet:
+        return
+    rows = [
+        {"measure": _WORDS[name], "value": value}
+        for name, value in scores.items()
+        if name in _WORDS
+    ]
+    print_table(
+        rows,
+        {"measure": f"on {scores['test_runs']} unseen runs", "value": "value"},
+        left=("measure",),
+    )
+    if found.facts["dropped_runs"]:
+        say(f"{found.facts['dropped_runs']} runs diverged and were left out", stderr=True)
+    if found.facts["interrupted"]:
+        say("training was interrupted; the best state up to then is kept", stderr=True)
+    print_file(output)
+    print_file(page)
+
+
+_WORDS = {
+    "one_step_error": "relative error of a step",
+    "rollout_nrmse": "normalised error of rollouts",
+    "persistence_nrmse": "the same of no change",
+    "horizon_mean": "time until correlation < 0.8, mean",
+    "horizon_least": "the same, least",
+    "rollout_time": "time of the test",
+    "believed_horizon_mean": "time until its rollouts disagree",
+    "horizon_rank_correlation": "rank correlation of both",
+    "relative_error": "relative error, mean",
+    "relative_error_median": "relative error, median",
+    "relative_error_worst": "relative error, worst",
+    "mean_field_error": "the same of the mean field",
+}
+
+
+def _print_models(json: bool) -> None:
+    from understudy.cli.console import print_json, print_table
+    from understudy.emulate.recipes import MAPS, STEPPERS
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "time": name in STEPPERS,
+            "steady": name in MAPS,
+        }
+        for name in {**STEPPERS, **MAPS}
+    ]
+    if json:
+        print_json({"operators": rows})
+        return
+    columns = {"name": "operator", "time": "fields over time", "steady": "steady problems"}
+    print_table(rows, columns, left=("name",))
