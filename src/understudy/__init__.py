@@ -5,6 +5,7 @@ What a user meets first, imported when first used:
 ==================  ==================================================================
 `fit`               from a table of runs to a calibrated surrogate
 `load`              read a surrogate from a ``.us`` file
+`load_operator`     read an operator of fields from a ``.us`` file
 `write_report`      one HTML page about a surrogate
 `read_table`        read CSV, TSV, Parquet or NPZ into a DataFrame
 `load_dataset`      a named public data set
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "fit": "understudy.models.tabular.fit",
     "load": "understudy.models.tabular.fitted",
+    "load_operator": "understudy.models.operators.stored",
     "write_report": "understudy.report",
     "read_table": "understudy.data.readers",
     "load_dataset": "understudy.data.datasets",
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from understudy.core.surrogate import Surrogate as Surrogate
     from understudy.data.datasets import load_dataset as load_dataset
     from understudy.data.readers import read_table as read_table
+    from understudy.models.operators.stored import load_operator as load_operator
     from understudy.models.tabular.fit import fit as fit
     from understudy.models.tabular.fitted import FittedSurrogate as FittedSurrogate
     from understudy.models.tabular.fitted import load as load

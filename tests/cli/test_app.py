@@ -233,6 +233,7 @@ def completed(words: str, shell: str = "bash") -> list[str]:
 
 def test_commands_are_completed() -> None:
     assert completed("understudy s") == ["show", "sensitivity", "simulate", "systems"]
+    assert completed("understudy e") == ["extrapolate", "emulate"]
 
 
 def test_options_and_their_values_are_completed() -> None:

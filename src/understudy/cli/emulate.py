@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from understudy.emulate.run import Emulation
 
 EXAMPLE = (
-    "[bold]Example[/]\n\nunderstudy emulate ks --model pde-refiner --budget 10m -o ks.us\n\n"
-    "understudy emulate runs.h5 --model fno -o runs.us"
+    "[bold]Example[/]\n\nunderstudy emulate ks --model pde-refiner --budget 10m -o ks.us"
 )
 STOPPED = 130
 
@@ -80,9 +79,8 @@ def emulate(
     _check_device(device)
     data = _data(source, n, settings or [], stride, seed, quiet or json)
     found = emulate_live(data, model, seconds, quiet or json, seed=seed, device=device)
-    name = type(found.operator).__name__ if model == "auto" else model
     found.operator.save(output)  # type: ignore[attr-defined]
-    _write_page(found, data, page, name)
+    _write_page(found, data, page)
     _print(found, data, output, page, json, quiet)
     return STOPPED if found.facts["interrupted"] else 0
 
@@ -115,14 +113,14 @@ def _check_device(device: str) -> None:
         raise UserError("--device cuda: no GPU that PyTorch can use was found")
 
 
-def _write_page(found: Emulation, data: FieldSet, page: Path, model: str) -> None:
+def _write_page(found: Emulation, data: FieldSet, page: Path) -> None:
     from understudy.report.operator import write_operator_report
 
     write_operator_report(
         found.evaluation,
         page,
         source=data.source,
-        model=model,
+        model=found.model,
         channels=data.channels,
         given=data.given_channels,
         dt=data.dt,
@@ -140,7 +138,10 @@ def _print(
     scores = found.evaluation.scores()
     if json:
         print_json(
-            {"output": str(output), "report": str(page), "scores": scores, "facts": found.facts}
+            {
+                **{"output": str(output), "report": str(page), "model": found.model},
+                **{"scores": scores, "facts": found.facts},
+            }
         )
         return
     if quiet:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from understudy.cli.options import Json, Model, readable
 
 EXAMPLE = "[bold]Example[/]\n\nunderstudy show wing.us"
@@ -14,6 +16,9 @@ def show(model: Model, json: Json = False) -> None:
     from understudy.cli import summary
     from understudy.cli.console import print_json, print_table, say
 
+    if _kind(model) == "operator":
+        _show_operator(model, json)
+        return
     surrogate = understudy.load(model)
     if json:
         print_json({"file": str(model), **summary.as_json(surrogate)})
@@ -30,6 +35,41 @@ def show(model: Model, json: Json = False) -> None:
     summary.print_leaderboard(surrogate)
     summary.print_scores(surrogate)
     summary.print_notes(surrogate)
+
+
+def _kind(path: Path) -> str:
+    from understudy.core import artifact
+
+    return str(artifact.read(path).manifest["kind"])
+
+
+def _show_operator(path: Path, json: bool) -> None:
+    from understudy import load_operator
+    from understudy.cli.console import print_json, say
+    from understudy.cli.summary import print_file
+
+    operator = load_operator(path)
+    described = operator.network.describe()
+    record: dict[str, object] = {
+        "operator": operator.model,
+        "network": described["kind"],
+        "weights": sum(p.numel() for p in operator.network.parameters()),
+        "inputs": list(operator.inputs),
+        "outputs": list(operator.outputs),
+        "parameters": list(operator.parameters),
+        "grid": list(operator.grid.shape),
+        "placement": operator.grid.placement,
+        "time_step": getattr(operator, "dt", None),
+    }
+    if json:
+        print_json({"file": str(path), **record, "network_settings": described["settings"]})
+        return
+    print_file(path)
+    for name, value in record.items():
+        if isinstance(value, list):
+            value = ", ".join(map(str, value)) or "none"
+        if value is not None:
+            say(f"  {name.replace('_', ' ')}: {value}")
 
 
 def _range(row: dict[str, object]) -> str:

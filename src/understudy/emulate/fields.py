@@ -164,7 +164,8 @@ def from_file(path: Path, stride: int = 1) -> FieldSet:
     times = data.times[..., ::stride]
     names = tuple(data.inputs)
     given = torch.stack([data.inputs[name] for name in names], dim=1) if names else None
-    told = data.parameters[[c for c in data.parameters.columns if not _is_seed(str(c))]]
+    parameters = data.parameters.reindex(range(len(fields)))
+    told = parameters[[c for c in parameters.columns if not _is_seed(str(c))]]
     dt = _spacing(times.reshape(-1, times.shape[-1]), str(path))
     grid = _grid(path, data.axes)
     return _usable(fields, given, _varying(told), dt, grid, data.channels, names, path.name)

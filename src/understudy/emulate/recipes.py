@@ -46,14 +46,8 @@ class Sizes:
         return self.grid.placement == "periodic"
 
 
-def recipe(model: str, data: FieldSet) -> Operator:
-    """Untrained operator.
-
-    Parameters
-    ----------
-    model : str
-        A key of :data:`STEPPERS` or, for steady problems, of :data:`MAPS`; ``"auto"`` is the first.
-    data : FieldSet
+def chosen(model: str, data: FieldSet) -> str:
+    """Name of the model, where ``"auto"`` is the first that suits.
 
     Raises
     ------
@@ -63,12 +57,24 @@ def recipe(model: str, data: FieldSet) -> Operator:
     known = MAPS if data.steady else STEPPERS
     other = STEPPERS if data.steady else MAPS
     name = next(iter(known)) if model == "auto" else model
-    if name not in known:
-        if name in other:
-            kind = "one field a run" if data.steady else "fields over time"
-            raise UserError(f"{name} is not for {kind}; choose from {', '.join(known)}")
-        raise UserError(f"no model {name!r}{nearest(name, [*known, 'auto'])}")
-    return known[name](data)
+    if name in known:
+        return name
+    if name in other:
+        kind = "one field a run" if data.steady else "fields over time"
+        raise UserError(f"{name} is not for {kind}; choose from {', '.join(known)}")
+    raise UserError(f"no model {name!r}{nearest(name, [*known, 'auto'])}")
+
+
+def recipe(model: str, data: FieldSet) -> Operator:
+    """Untrained operator.
+
+    Parameters
+    ----------
+    model : str
+        A key of :data:`STEPPERS` or, for steady problems, of :data:`MAPS`; ``"auto"`` is the first.
+    data : FieldSet
+    """
+    return (MAPS if data.steady else STEPPERS)[chosen(model, data)](data)
 
 
 def _step_sizes(data: FieldSet, extra_in: int = 0) -> Sizes:

@@ -13,7 +13,7 @@ from understudy.core.loop import Event
 from understudy.core.operator import Operator, Stepper
 from understudy.emulate.evaluation import Evaluation, evaluate
 from understudy.emulate.fields import FieldSet
-from understudy.emulate.recipes import recipe
+from understudy.emulate.recipes import chosen, recipe
 from understudy.models.operators.field_map import FieldMap
 from understudy.models.operators.one_step import LearnedStepper
 from understudy.models.operators.training import Training
@@ -21,6 +21,7 @@ from understudy.models.operators.training import Training
 BATCH, BATCH_OF_MAPS = 32, 8
 _TELL_EVERY, _GLANCE_EVERY = 0.25, 10.0  # seconds
 _GLANCE_STEPS = 24
+_VALIDATE_EVERY = 25
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Emulation:
 
     Attributes
     ----------
+    model : str
+        Its name.
     operator : Operator
     evaluation : Evaluation
     curve : list of (seconds, score)
@@ -59,6 +62,7 @@ class Emulation:
         Rows of training, steps, seconds and so on.
     """
 
+    model: str
     operator: Operator
     evaluation: Evaluation
     curve: list[tuple[float, float]]
@@ -98,7 +102,8 @@ def emulate(
     Emulation
     """
     torch.manual_seed(seed)
-    operator = recipe(model, data)
+    name = chosen(model, data)
+    operator = recipe(name, data)
     train, held, test = data.split(seed)
     size = batch_size or (BATCH_OF_MAPS if data.steady else BATCH)
     plan = Training(
@@ -106,7 +111,7 @@ def emulate(
         batch_size=min(size, len(train)) if data.steady else size,
         learning_rate=learning_rate,
         max_seconds=budget,
-        validate_every=50,
+        validate_every=_VALIDATE_EVERY,
         seed=seed,
         device=device,
     )
@@ -126,7 +131,7 @@ def emulate(
     }
     if listener is not None:
         listener(Moment("done", track.elapsed, budget, track.step, track.score))
-    return Emulation(operator, found, track.curve, facts)
+    return Emulation(name, operator, found, track.curve, facts)
 
 
 def _fit(operator: Operator, train: FieldSet, held: FieldSet, plan: Training, track: Track) -> None:
@@ -191,7 +196,7 @@ class Track:
     def __call__(self, event: Event, **facts: float) -> None:
         """Take note of a step."""
         self.step, self.elapsed = event.step, event.seconds
-        if event.score is not None and event.step % 50 == 0:
+        if event.score is not None and event.step % _VALIDATE_EVERY == 0:
             self.score = float(event.score)
             self.curve.append((event.seconds, self.score))
         now = time.monotonic()

@@ -6,7 +6,8 @@
   // Panels of one run, three in a line where there is room.
   function picture(id, { title, panels }) {
     const width = at(id).clientWidth;
-    const columns = width > 600 ? Math.min(3, panels.length) : 1;
+    const most = panels.length % 4 === 0 && width > 800 ? 4 : 3;
+    const columns = width > 600 ? Math.min(most, panels.length) : 1;
     const lines = Math.ceil(panels.length / columns);
     const cell = width > 600 ? 230 : 220, top = 24, whole = lines * cell + top;
     const traces = [], annotations = [];

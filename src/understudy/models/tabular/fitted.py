@@ -457,7 +457,8 @@ class FittedSurrogate(Surrogate):
         stored = artifact.read(Path(path))
         kind, content = stored.manifest.get("kind"), stored.manifest.get("content", CONTENT)
         if kind != KIND:
-            raise UserError(f"{path} holds a {kind!r}, not a surrogate of a table")
+            way = "; understudy.load_operator reads it" if kind == "operator" else ""
+            raise UserError(f"{path} holds a {kind!r}, not a surrogate of a table{way}")
         if content != CONTENT:
             raise ArtifactError(
                 f"{path} has content of version {content!r}, this version of Understudy reads "

@@ -1,0 +1,93 @@
+"""`understudy emulate` trains an operator, writes it with its page, and says how good it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from understudy.cli.emulating import thumbnail
+
+from .conftest import Program
+
+SMALL = ("-n", 12, "-b", "0.5s", "-s", "points=32", "-s", "steps=4")
+
+
+def test_an_equation_is_emulated(program: Program, tmp_path: Path) -> None:
+    path = tmp_path / "a.us"
+    done = program("emulate", "advection", "-o", path, "-m", "dilated", *SMALL)
+    assert done.code == 0
+    assert "relative error of a step" in done.out
+    assert path.exists() and path.with_suffix(".html").exists()
+    shown = program("show", path, "--json").record
+    assert shown["network"] == "dilated" and shown["parameters"] == ["speed"]
+    assert "time step" in program("show", path).out
+
+
+def test_a_file_is_emulated(program: Program, tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    runs = tmp_path / "runs.h5"
+    program("simulate", "darcy", "-n", 12, "-o", runs, "-s", "points=16")
+    record = program(
+        *("emulate", runs, "-o", tmp_path / "d.us", "-b", "0.5s", "--json"),
+        *("--report", tmp_path / "page.html", "-m", "fno"),
+    ).record
+    assert record["model"] == "fno"
+    assert record["scores"]["relative_error"] > 0
+    assert record["facts"]["interrupted"] is False
+    assert (tmp_path / "page.html").exists()
+
+
+def test_operators_are_listed(program: Program) -> None:
+    record = program("emulate", "--list", "--json").record
+    by_name = {line["name"]: line for line in record["operators"]}
+    assert by_name["pde-refiner"] == {"name": "pde-refiner", "time": True, "steady": False}
+    assert "mgno" in program("emulate", "--list").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "name an equation or a file"),
+        (("kss",), "no equation 'kss'"),
+        (("missing.h5",), "there is no such file"),
+        (("advection", "-m", "fnoo"), "no model 'fnoo'; did you mean 'fno'?"),
+        (("advection", "-m", "cape", "-s", "speed=1"), "cape needs parameters"),
+        (("advection", "--device", "tpu"), "--device is cpu or cuda"),
+        (("advection", "-b", "soon"), "a budget is a positive time"),
+        (("darcy", "-s", "points=16", "-m", "pde-refiner"), "not for one field a run"),
+        (("advection", "-s", "points=36", "--stride", "9"), "nothing to predict"),
+    ],
+)
+def test_requests_are_refused_in_one_sentence(
+    program: Program, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    small = () if "points=16" in arguments else ("-s", "steps=4")
+    more = small if arguments and arguments[0] == "advection" else ()
+    done = program("emulate", *arguments, "-n", 12, "-o", tmp_path / "a.us", *more)
+    assert done.code == 2
+    assert message in done.err
+    assert not (tmp_path / "a.us").exists()
+
+
+def test_an_operator_is_no_surrogate_of_a_table(program: Program, tmp_path: Path) -> None:
+    path = tmp_path / "a.us"
+    program("emulate", "advection", "-o", path, "-m", "dilated", *SMALL, "-q")
+    done = program("predict", path, path)
+    assert done.code == 2 and "understudy.load_operator reads it" in done.err
+
+
+def test_nothing_is_replaced_unless_forced(program: Program, tmp_path: Path) -> None:
+    path = tmp_path / "a.us"
+    path.write_text("mine")
+    done = program("emulate", "advection", "-o", path, *SMALL)
+    assert done.code == 2 and "--force replaces it" in done.err
+    assert path.read_text() == "mine"
+
+
+def test_the_thumbnail_shows_high_values_dark() -> None:
+    ramp = torch.linspace(0, 1, 10).expand(4, 10)
+    lines = thumbnail(torch.stack([ramp, ramp.flip(1)])).splitlines()
+    assert lines[0].startswith("true") and lines[0].endswith("predicted")
+    assert lines[1] == "  ░░▒▒▓▓██" + "  " + "██▓▓▒▒░░  "
