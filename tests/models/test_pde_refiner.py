@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
@@ -5,14 +7,14 @@ from torch import nn
 from understudy.core.errors import UserError
 from understudy.models.operators.dilated import DilatedResNet
 from understudy.models.operators.one_step import OneStepModel
-from understudy.models.operators.pde_refiner import NoiseSchedule, PDERefiner
+from understudy.models.operators.pde_refiner import NoiseSchedule, PDERefiner, full_precision
 from understudy.models.operators.training import Training
 from understudy.models.operators.unet import UNet
 
 GEOMETRIC = NoiseSchedule.geometric(3, 4e-7)
 
 
-# -- schedule ---------------------------------------------------------------------------------------
+# -- schedule --------------------------------------------------------------------------
 
 
 def test_levels_of_the_paper():
@@ -50,13 +52,13 @@ def test_the_posterior_is_that_of_bayes(schedule, k):
     assert sd == pytest.approx(precision**-0.5, rel=1e-8)
 
 
-# -- refinement -------------------------------------------------------------------------------------
+# -- refinement --------------------------------------------------------------------------
 
 
 class _Oracle(nn.Module):
     """Knows that y is normal with a mean and spread at every point, and gives the best v."""
 
-    settings: dict = {}
+    settings: ClassVar[dict] = {}
 
     def __init__(self, mean, spread, refiner_steps, schedule=GEOMETRIC):
         super().__init__()
@@ -119,7 +121,7 @@ def test_zeros_are_as_good_a_first_guess():
 class _Spy(nn.Module):
     """Gives zeros and keeps what it was asked."""
 
-    settings: dict = {}
+    settings: ClassVar[dict] = {}
 
     def __init__(self):
         super().__init__()
@@ -152,7 +154,7 @@ def test_the_loss_is_the_size_of_v_at_levels_drawn_as_asked(first_share):
     assert spread == pytest.approx(4e-7**0.5, rel=0.05)
 
 
-# -- training on a wave -----------------------------------------------------------------------------
+# -- training on a wave --------------------------------------------------------------------------
 
 
 def _waves(runs, times, seed=0):
@@ -221,7 +223,15 @@ def test_several_fields_in_and_out_of_a_step():
     assert refiner.rollout(u[:, :2], 3, samples=2).shape == (4, 2, 4, 1, 16)
 
 
-# -- bad input --------------------------------------------------------------------------------------
+def test_devices_do_not_round_while_it_computes():
+    before = torch.backends.cudnn.allow_tf32
+    with full_precision():
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+# -- bad input --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

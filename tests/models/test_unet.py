@@ -112,8 +112,8 @@ def test_sizes_that_cannot_be_halved_are_refused():
         UNet(1, 1)(torch.zeros(1, 1, 20))
     with pytest.raises(UserError, match="multiple of 16"):
         PlainUNet(1, 1, dims=2, features=2)(torch.zeros(1, 1, 32, 24))
-    with pytest.raises(UserError, match="at least 16 points"):
-        DilatedResNet(1, 1)(torch.zeros(1, 1, 12))
+    with pytest.raises(UserError, match="at least 8 points"):
+        DilatedResNet(1, 1)(torch.zeros(1, 1, 6))
 
 
 @pytest.mark.parametrize("kind", SMALL)

@@ -126,7 +126,7 @@ class FieldSimulator(Simulator):
         values = self.values(params)
         times = self.times(params)
         begin = None if start is None else self._checked(start, len(times))
-        lost = torch.zeros(len(times), dtype=torch.bool)
+        lost = torch.zeros(len(times), dtype=torch.bool, device="cpu")
         for t, field in zip(times.T, self._march(values, begin), strict=True):
             single = field.to(torch.float32)
             lost = lost | ~single.detach().flatten(1).isfinite().all(1).cpu()

@@ -209,6 +209,11 @@ _SYSTEMS = (
             "A network whose every step is refined by a short denoising chain stands in for a "
             "time-stepping solver, down to the weak frequencies, and says how long to trust it."
         ),
+        classes=(
+            "understudy.models.operators.pde_refiner.NoiseSchedule",
+            "understudy.models.operators.pde_refiner.PDERefiner",
+        ),
+        reproduction="understudy.reproduce.pde_refiner",
     ),
     System(
         slug="pfn",

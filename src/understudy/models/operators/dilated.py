@@ -2,7 +2,7 @@ r"""A residual convolutional network that sees far by dilation, at one resolutio
 
 .. math:: x \mapsto x + W_2\, g(W_1 *_d x + V c), \qquad d = 1, 2, 4, 8, 4, 2, 1, \dots
 
-with convolutions of 5 points whose first is spread by d, g = GELU and :math:`W_2 = 0` at the start;
+with convolutions of 3 points whose first is spread by d, g = GELU and :math:`W_2 = 0` at the start;
 the condition c is that of :mod:`~understudy.models.operators.unet`. No layer halves the resolution
 or averages over the field, so any size will do and what is small stays visible; dilated residual
 networks for flows are from Stachenfeld et al. (2022, arXiv 2112.15275).
@@ -19,7 +19,7 @@ from understudy.models.operators.network import FieldNetwork
 from understudy.models.operators.unet import Conditioning, PaddedConv, Padding, numbers
 
 DILATIONS = (1, 2, 4, 8, 4, 2)
-KERNEL = 5
+KERNEL = 3
 
 
 class _Block(nn.Module):
@@ -53,7 +53,7 @@ class DilatedResNet(FieldNetwork):
     channels, blocks : int
         Width and depth; 40 and 7 suit a processor.
     padding : {"circular", "zeros"}
-        Circular fields have at least 16 points along each axis.
+        Fields have at least 8 points along each axis.
     """
 
     kind: ClassVar[str] = "dilated"
