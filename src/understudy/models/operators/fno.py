@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,9 +48,13 @@ class SpectralConv(nn.Module):
         `kept`, negative ones last. Entries start uniform in [0, 1/(in out)).
     kept : tuple of int
         (2 m_1, ..., 2 m_{d-1}, m_d); K is the product.
+    bias : Tensor (out_channels,) or None
+        Added to every channel.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, modes: Sequence[int]) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, modes: Sequence[int], bias: bool = False
+    ) -> None:
         super().__init__()
         self.modes = tuple(int(m) for m in modes)
         if not 1 <= len(self.modes) <= 3 or min(self.modes) < 1:
@@ -58,6 +63,7 @@ class SpectralConv(nn.Module):
         self.kept = (*(2 * m for m in self.modes[:-1]), self.modes[-1])
         size = (math.prod(self.kept), in_channels, out_channels, 2)
         self.weight = nn.Parameter(torch.rand(size) / (in_channels * out_channels))
+        self.bias = nn.Parameter(_uniform((out_channels,), in_channels)) if bias else None
 
     def forward(self, v: Tensor, add: Tensor | None = None) -> Tensor:
         """Fields ``(B, out_channels, *space)`` of ``(B, in_channels, *space)``.
@@ -65,13 +71,36 @@ class SpectralConv(nn.Module):
         Parameters
         ----------
         add : Tensor (B, out_channels, *space), optional
-            Added to the result, which costs less here than afterwards.
+            Fields to which the result is added, in place where that costs less.
         """
         space = v.shape[2:]
         check_points(self.modes, space)
-        spectrum = _low_frequencies(v, self.modes).flatten(2).permute(2, 0, 1)
-        mixed = torch.bmm(spectrum, torch.view_as_complex(self.weight)).permute(1, 2, 0)
-        return _from_frequencies(mixed.unflatten(2, self.kept), self.modes, space, add)
+        spectrum = _low_frequencies(v, self.modes).flatten(2).permute(2, 0, 1).contiguous()
+        mixed = _ComplexProduct.apply(spectrum, torch.view_as_complex(self.weight))
+        if self.bias is not None:
+            mixed[0] += self.bias * math.prod(space)  # a constant is the frequency 0
+        mixed = mixed.permute(1, 2, 0).unflatten(2, self.kept)
+        return _from_frequencies(mixed, self.modes, space, add)
+
+
+class _ComplexProduct(torch.autograd.Function):
+    """Batched product of contiguous complex matrices.
+
+    That of PyTorch conjugates lazily in its gradient, which makes its products fall back on one
+    call a matrix; conjugates of the small factors keep them batched.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return torch.bmm(a, b)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = ctx.saved_tensors
+        g = gradients[0].contiguous()
+        along = torch.bmm(torch.conj_physical(g), b.transpose(1, 2))
+        return torch.conj_physical(along), torch.bmm(torch.conj_physical(a).transpose(1, 2), g)
 
 
 def check_points(modes: Sequence[int], space: Sequence[int]) -> None:
@@ -119,7 +148,7 @@ def _from_frequencies(
         return v if add is None else v + add
     rows = torch.view_as_real(s.resolve_conj().contiguous()).reshape(-1, 2 * m)
     _, synthesis = _fourier_matrices(n, m, rows.dtype, rows.device)
-    v = rows @ synthesis if add is None else torch.addmm(add.reshape(-1, n), rows, synthesis)
+    v = rows @ synthesis if add is None else add.view(-1, n).addmm_(rows, synthesis)
     return v.view(*s.shape[:2], *space)
 
 
@@ -204,8 +233,8 @@ class FNO(FieldNetwork):
         self.grid_channels = grid_channels
         given = in_channels + num_params + (len(modes) if grid_channels else 0)
         self.lift = Pointwise(given, width)
-        self.spectral = nn.ModuleList(SpectralConv(width, width, modes) for _ in range(depth))
-        self.pointwise = nn.ModuleList(Pointwise(width, width) for _ in range(depth))
+        self.spectral = nn.ModuleList(SpectralConv(width, width, modes, True) for _ in range(depth))
+        self.pointwise = nn.ModuleList(Pointwise(width, width, False) for _ in range(depth))
         self.project = nn.ModuleList([Pointwise(width, projection)])
         self.project.append(Pointwise(projection, out_channels))
 
@@ -254,19 +283,29 @@ class Pointwise(nn.Module):
     Parameters
     ----------
     in_channels, out_channels : int
+    bias : bool
         The weight (out_channels, in_channels) and the bias start as those of `nn.Linear`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
         super().__init__()
-        like = nn.Linear(in_channels, out_channels)
-        self.weight, self.bias = like.weight, like.bias
+        self.weight = nn.Parameter(_uniform((out_channels, in_channels), in_channels))
+        self.bias = nn.Parameter(_uniform((out_channels,), in_channels)) if bias else None
 
     def forward(self, v: Tensor) -> Tensor:
         """Fields ``(B, out_channels, *space)`` of ``(B, in_channels, *space)``."""
         rows = v.flatten(2)
         weight = self.weight.expand(len(v), *self.weight.shape)
-        return torch.baddbmm(self.bias[:, None], weight, rows).view(len(v), -1, *v.shape[2:])
+        if self.bias is None:
+            out = torch.bmm(weight, rows)
+        else:
+            out = torch.baddbmm(self.bias[:, None], weight, rows)
+        return out.view(len(v), -1, *v.shape[2:])
+
+
+def _uniform(size: tuple[int, ...], inward: int) -> Tensor:
+    """Uniform numbers between -1 and 1, over the root of the number of inputs."""
+    return (2.0 * torch.rand(size) - 1.0) / math.sqrt(inward)
 
 
 def check_inputs(
