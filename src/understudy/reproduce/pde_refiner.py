@@ -45,6 +45,7 @@ PAPER_VARIANCE = 4e-7
 STRIDE = 4  # outputs of the solver in a step of a model
 WEAK = 1e-3  # share of the largest amplitude below which a mode is weak
 TEST_SEED = 1_000_000
+HELD_OUT = 8  # runs beside those of training, on which errors are measured that settings follow
 
 Trajectories = tuple[Tensor, Tensor | None]
 """Fields ``(N, T, 1, n)`` and parameters ``(N, P)``."""
@@ -84,11 +85,11 @@ _CPU = _Budget(
     runs=256,
     times=200,
     test_runs=64,
-    test_times=500,
+    test_times=320,
     network="dilated",
     settings={"channels": 40, "blocks": 7},
-    steps=2000,
-    short_steps=800,
+    steps=1200,
+    short_steps=400,
     batch_size=32,
     learning_rate=1e-3,
     samples=16,
@@ -221,9 +222,15 @@ def trajectories(
     return fields, told.float().repeat_interleave(STRIDE, dim=0)
 
 
-def _first(data: Trajectories, count: int) -> Trajectories:
+def _split(data: Trajectories, count: int) -> tuple[Trajectories, Trajectories]:
     fields, told = data
-    return fields[:count], None if told is None else told[:count]
+    if told is None:
+        return (fields[:count], None), (fields[count:], None)
+    return (fields[:count], told[:count]), (fields[count:], told[count:])
+
+
+def _first(data: Trajectories, count: int) -> Trajectories:
+    return _split(data, count)[0]
 
 
 @dataclass
@@ -234,6 +241,7 @@ class _Study:
     seeds: Sequence[int]
     device: torch.device
     train: Trajectories
+    held_out: Trajectories
     test: Trajectories
     begun: float
     amplitude: Tensor
@@ -243,14 +251,15 @@ class _Study:
     def start(cls, spent: _Budget, seed: int) -> _Study:
         begun = time.perf_counter()
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        train = trajectories(spent, spent.runs, spent.times, 10_000 * seed, device)
+        whole = trajectories(spent, spent.runs + HELD_OUT, spent.times, 10_000 * seed, device)
+        train, held_out = _split(whole, STRIDE * spent.runs)
         fields, told = trajectories(
             spent, spent.test_runs, spent.test_times, TEST_SEED + 10_000 * seed, device
         )
         test = (fields[::STRIDE].cpu(), None if told is None else told[::STRIDE])
         amplitude = spectrum(test[0], 1).flatten(0, -2).mean(0)
         seeds = range(seed, seed + spent.seeds)
-        study = cls(spent, seeds, device, train, test, begun, amplitude)
+        study = cls(spent, seeds, device, train, held_out, test, begun, amplitude)
         if spent.seconds is not None:
             study.budget = study._timed(spent.seconds)
         return study
@@ -320,7 +329,7 @@ class _Study:
                 fields,
                 told,
                 dt=self.dt,
-                validation=_first(self.test, 32),
+                validation=self.held_out,
                 training=plan,
                 listener=clock,
             )
