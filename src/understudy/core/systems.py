@@ -125,6 +125,13 @@ _SYSTEMS = (
             "One autoregressive network, gated by the PDE's parameters, stands in for the solver "
             "over a whole range of them."
         ),
+        classes=(
+            "understudy.models.operators.cape.CAPE",
+            "understudy.models.operators.cape.ParameterConditioned",
+            "understudy.models.operators.cape.ConcatParameters",
+            "understudy.models.operators.curriculum.CurriculumRollout",
+        ),
+        reproduction="understudy.reproduce.cape",
     ),
     System(
         slug="deep-conjugate-direction",
