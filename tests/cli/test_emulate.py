@@ -58,6 +58,8 @@ def test_operators_are_listed(program: Program) -> None:
         (("advection", "-b", "soon"), "a budget is a positive time"),
         (("darcy", "-s", "points=16", "-m", "pde-refiner"), "not for one field a run"),
         (("advection", "-s", "points=36", "--stride", "9"), "nothing to predict"),
+        (("advection", "--workers", "2"), "are for --online"),
+        (("runs.h5", "--online"), "--online needs an equation"),
     ],
 )
 def test_requests_are_refused_in_one_sentence(

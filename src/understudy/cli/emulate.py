@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from understudy.emulate.fields import FieldSet
     from understudy.emulate.run import Emulation
 
-EXAMPLE = (
-    "[bold]Example[/]\n\nunderstudy emulate ks --model pde-refiner --budget 10m -o ks.us"
-)
+EXAMPLE = "[bold]Example[/]\n\nunderstudy emulate ks --model pde-refiner --budget 10m -o ks.us"
 STOPPED = 130
 
 
@@ -52,6 +50,20 @@ def emulate(
     stride: Annotated[
         int, typer.Option(min=1, help="A step of the operator is so many of the solver's times.")
     ] = 1,
+    online: Annotated[
+        bool,
+        typer.Option("--online", help="Train while the solver runs, from a buffer in memory."),
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Solver processes, with --online.")] = 1,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Solvers as Ray actors, with --online.")
+    ] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the state of --online; where it exists, training goes on from it."
+        ),
+    ] = None,
     report: Annotated[
         Path | None,
         typer.Option("--report", help="Page (.html) to write; beside the output by default."),
@@ -74,15 +86,56 @@ def emulate(
     seconds = parse_budget(budget)
     output = writable(output, "--output", force)
     page = writable(report or output.with_suffix(".html"), "--report", force)
-    from understudy.cli.emulating import emulate_live
-
     _check_device(device)
-    data = _data(source, n, settings or [], stride, seed, quiet or json)
-    found = emulate_live(data, model, seconds, quiet or json, seed=seed, device=device)
+    silent = quiet or json
+    common = {"seed": seed, "device": device}
+    if online:
+        more = {"workers": workers, "executor": "ray" if ray else "local", "checkpoint": checkpoint}
+        found = _online(source, settings or [], stride, model, seconds, silent, **common, **more)
+    else:
+        if checkpoint is not None or ray or workers > 1:
+            raise UserError("--checkpoint, --ray and --workers are for --online")
+        data = _data(source, n, settings or [], stride, seed, silent)
+        found = _stored(data, model, seconds, silent, **common)
     found.operator.save(output)  # type: ignore[attr-defined]
-    _write_page(found, data, page)
-    _print(found, data, output, page, json, quiet)
+    _write_page(found, source, page)
+    _print(found, output, page, json, quiet)
     return STOPPED if found.facts["interrupted"] else 0
+
+
+def _stored(data: FieldSet, model: str, budget: float, quiet: bool, **options: Any) -> Emulation:
+    from understudy.cli.emulating import EmulationDisplay
+    from understudy.emulate.run import emulate
+
+    with EmulationDisplay(f"{data.source} by {model}", quiet) as display:
+        return emulate(data, model, budget, listener=display, **options)
+
+
+def _online(
+    source: str,
+    settings: list[str],
+    stride: int,
+    model: str,
+    budget: float,
+    quiet: bool,
+    **options: Any,
+) -> Emulation:
+    from understudy.cli.emulating import EmulationDisplay
+    from understudy.cli.equation import simulator_of
+    from understudy.emulate.fields import is_file
+    from understudy.emulate.online import emulate_online
+
+    if is_file(source):
+        raise UserError("--online needs an equation that can be simulated; a file is complete")
+    simulator, ranges = simulator_of(source, settings)
+    with EmulationDisplay(f"{source} by {model}, online", quiet) as display:
+        return emulate_online(
+            *(simulator, source, model, budget),
+            ranges=ranges,
+            stride=stride,
+            listener=display,
+            **options,
+        )
 
 
 def _data(
@@ -113,25 +166,23 @@ def _check_device(device: str) -> None:
         raise UserError("--device cuda: no GPU that PyTorch can use was found")
 
 
-def _write_page(found: Emulation, data: FieldSet, page: Path) -> None:
+def _write_page(found: Emulation, source: str, page: Path) -> None:
     from understudy.report.operator import write_operator_report
 
     write_operator_report(
         found.evaluation,
         page,
-        source=data.source,
+        source=Path(source).name,
         model=found.model,
-        channels=data.channels,
-        given=data.given_channels,
-        dt=data.dt,
+        channels=found.operator.outputs,
+        given=found.operator.inputs,
+        dt=getattr(found.operator, "dt", 0.0),
         curve=found.curve,
         facts=found.facts,
     )
 
 
-def _print(
-    found: Emulation, data: FieldSet, output: Path, page: Path, json: bool, quiet: bool
-) -> None:
+def _print(found: Emulation, output: Path, page: Path, json: bool, quiet: bool) -> None:
     from understudy.cli.console import print_json, print_table, say
     from understudy.cli.summary import print_file
 

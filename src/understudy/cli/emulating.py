@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Group
     from torch import Tensor
 
-    from understudy.emulate.fields import FieldSet
-    from understudy.emulate.run import Emulation, Moment
+    from understudy.emulate.run import Moment
 
 _STAGES = {"train": "Training", "test": "Testing on unseen runs", "done": "Done"}
 _SHADES = " ░▒▓█"
@@ -92,13 +91,3 @@ def thumbnail(picture: Tensor) -> str:
         for row in range(small.shape[1])
     ]
     return "\n".join([f"{'true':<{width}}  predicted", *rows])
-
-
-def emulate_live(
-    data: FieldSet, model: str, budget: float, quiet: bool, **options: Any
-) -> Emulation:
-    """Train with a display on the error stream, in which Ctrl-C keeps the best so far."""
-    from understudy.emulate.run import emulate
-
-    with EmulationDisplay(f"{data.source} by {model}", quiet) as display:
-        return emulate(data, model, budget, listener=display, **options)

@@ -115,7 +115,7 @@ def emulate(
         seed=seed,
         device=device,
     )
-    track = Track(budget, plan.batch_size, listener, _glance(operator, held))
+    track = Track(budget, plan.batch_size, listener, glance(operator, held))
     _fit(operator, train, held, plan, track)
     if listener is not None:
         listener(Moment("test", track.elapsed, budget, track.step, track.score))
@@ -192,12 +192,13 @@ class Track:
         self.score: float | None = None
         self._told, self._glanced = 0.0, time.monotonic()
         self._picture: Tensor | None = None
+        self._noted = 0
 
     def __call__(self, event: Event, **facts: float) -> None:
         """Take note of a step."""
         self.step, self.elapsed = event.step, event.seconds
-        if event.score is not None and event.step % _VALIDATE_EVERY == 0:
-            self.score = float(event.score)
+        if event.score is not None and event.step >= self._noted + _VALIDATE_EVERY:
+            self.score, self._noted = float(event.score), event.step
             self.curve.append((event.seconds, self.score))
         now = time.monotonic()
         if self.listener is None or now - self._told < _TELL_EVERY:
@@ -213,8 +214,8 @@ class Track:
         self.listener(moment)
 
 
-def _glance(operator: Operator, held: FieldSet) -> Callable[[], Tensor] | None:
-    """Picture of a validation run in one dimension, by the present weights."""
+def glance(operator: Operator, held: FieldSet) -> Callable[[], Tensor] | None:
+    """Give the picture of a validation run in one dimension, by the present weights."""
     if not isinstance(operator, LearnedStepper) or len(held.grid.shape) > 1:
         return None
     run = held[torch.tensor([0])]

@@ -129,13 +129,19 @@ class LearnedStepper(Stepper):
         listener : callable (Event) -> None, optional
         """
         plan = training or Training()
-        self._describe(trajectories, params, dt, grid, channels, parameters)
-        self._measure(trajectories.float(), None if params is None else params.float())
-        device = torch.device(plan.device)
-        self._to(device)
+        self.prepare(
+            trajectories,
+            params,
+            dt=dt,
+            grid=grid,
+            channels=channels,
+            parameters=parameters,
+            device=plan.device,
+        )
+        device = self._device()
         data = self._fields.forward(trajectories.to(device, torch.float32))
         p = self._parameters_of(params, device)
-        validate = None if validation is None else self._validator(validation, plan.seed, device)
+        validate = None if validation is None else self.validator(*validation, plan.seed)
         seen = [0.0]
 
         def loss(step: int) -> Tensor:
@@ -150,6 +156,49 @@ class LearnedStepper(Stepper):
 
         self.outcome = plan.run(self.network, loss, validate, note)
         return self
+
+    def prepare(
+        self,
+        trajectories: Tensor,
+        params: Tensor | None = None,
+        *,
+        dt: float,
+        grid: Grid | None = None,
+        channels: Sequence[str] | None = None,
+        parameters: Sequence[str] | None = None,
+        device: str = "cpu",
+    ) -> Self:
+        """Take down names, grid and units, without training; the arguments are those of `fit`."""
+        self._describe(trajectories, params, dt, grid, channels, parameters)
+        self._measure(trajectories.float(), None if params is None else params.float())
+        self._to(torch.device(device))
+        return self
+
+    @property
+    def clip_length(self) -> int:
+        """Fields in a row that :meth:`clip_loss` needs."""
+        return self._clip_length
+
+    def clip_loss(
+        self,
+        clip: Tensor,
+        params: Tensor | None,
+        generator: torch.Generator,
+        progress: float = 0.0,
+    ) -> Tensor:
+        """Training loss of fields in a row, for those who train it in a loop of their own.
+
+        Parameters
+        ----------
+        clip : Tensor (B, clip_length, C, *space)
+        params : Tensor (B, P), optional
+        generator : torch.Generator
+            On the device of the network.
+        progress : float in [0, 1]
+        """
+        device = self._device()
+        scaled = self._fields.forward(clip.to(device, torch.float32))
+        return self._loss(scaled, self._parameters_of(params, device), generator, progress)
 
     def _describe(
         self,
@@ -227,15 +276,16 @@ class LearnedStepper(Stepper):
         times = begin[:, None] + torch.arange(length, device=device)
         return data[rows[:, None], times], rows
 
-    def _validator(
-        self, validation: tuple[Tensor, Tensor | None], seed: int, device: torch.device
+    def validator(
+        self, trajectories: Tensor, params: Tensor | None = None, seed: int = 0
     ) -> Callable[[], Tensor]:
-        fields, params = validation
-        if fields.shape[2:] != (len(self.inputs), *self.grid.shape):
+        """Score of clips drawn once from trajectories ``(V, T, C, *space)``, as a function."""
+        if trajectories.shape[2:] != (len(self.inputs), *self.grid.shape):
             raise UserError(
                 "validation trajectories do not have the channels or grid of the others"
             )
-        data = self._fields.forward(fields.to(device, torch.float32))
+        device = self._device()
+        data = self._fields.forward(trajectories.to(device, torch.float32))
         generator = torch.Generator(device).manual_seed(seed + 77)
         clip, rows = self._draw(data, min(512, 8 * len(data)), generator)
         p = self._parameters_of(self._checked_parameters(params, len(data)), device)
