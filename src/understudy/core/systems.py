@@ -204,6 +204,13 @@ _SYSTEMS = (
             "A neural operator whose linear layers are learnt multigrid V-cycles stands in for an "
             "elliptic or parabolic solver."
         ),
+        classes=(
+            "understudy.models.operators.mgno.MgNO",
+            "understudy.models.operators.mgno.HelmholtzMgNO",
+            "understudy.models.operators.mgno.MultigridConv",
+            "understudy.models.operators.sobolev.SobolevLoss",
+        ),
+        reproduction="understudy.reproduce.mgno",
     ),
     System(
         slug="pde-refiner",

@@ -66,9 +66,9 @@ class SobolevLoss(nn.Module):
 
     def _weights(self, space: Sequence[int], like: Tensor) -> Tensor:
         """Squares of w, twice where a mode stands for its mirror image as well."""
-        axes = [torch.fft.fftfreq(n, 1.0 / n) for n in space[:-1]]
-        last = torch.arange(space[-1] // 2 + 1, dtype=torch.float32)
-        square = torch.zeros(())
+        axes = [torch.fft.fftfreq(n, 1.0 / n, device=like.device) for n in space[:-1]]
+        last = torch.arange(space[-1] // 2 + 1, dtype=torch.float32, device=like.device)
+        square = torch.zeros((), device=like.device)
         for k in torch.meshgrid(*axes, last, indexing="ij"):
             square = square + k**2
         square = torch.where(square >= self.largest**2, 0.0, square)
