@@ -291,6 +291,7 @@ class _Study:
         refinements: int = 3,
         variance: float = PAPER_VARIANCE,
         schedule: ScheduleName = "geometric",
+        seconds: float | None = None,
     ) -> LearnedStepper:
         """One-step model or refiner of some steps of training, on the first runs if not all."""
         spent, told = self.budget, self.train[1]
@@ -315,7 +316,7 @@ class _Study:
             steps=steps,
             batch_size=spent.batch_size,
             learning_rate=spent.learning_rate,
-            max_seconds=None if spent.seconds is None else max(self.left - 15.0, 1.0),
+            max_seconds=self._most(seconds),
             validate_every=steps,
             seed=seed,
             device=self.device.type,
@@ -335,6 +336,12 @@ class _Study:
             )
         self.milliseconds[kind] = clock.milliseconds
         return model
+
+    def _most(self, seconds: float | None) -> float | None:
+        """Seconds that a training may take: as many as are given, or all but some."""
+        if self.budget.seconds is None:
+            return None
+        return max(self.left - 15.0 if seconds is None else seconds, 1.0)
 
     def one_step(self, model: LearnedStepper, data: Trajectories) -> tuple[Tensor, Tensor]:
         """Predicted and true fields ``(n, 1, points)`` after one step, 10 from each trajectory."""
@@ -406,9 +413,12 @@ class _Pair:
 
     @classmethod
     def train(cls, study: _Study, seed: int) -> _Pair:
-        plain = study.fit("one-step", seed, study.budget.steps)
+        steps = study.budget.steps
+        plain = study.fit("one-step", seed, steps, seconds=0.45 * study.left)
         variance = matched_variance(plain)
-        refiner = study.fit("refiner", seed, study.budget.steps, variance=variance)
+        refiner = study.fit(
+            "refiner", seed, _steps(plain), variance=variance, seconds=study.left - 40.0
+        )
         return cls(seed, plain, refiner, variance)
 
 
