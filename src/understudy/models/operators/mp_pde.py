@@ -367,13 +367,13 @@ def _bias(conv: nn.Conv1d) -> Tensor:
 def _filters(width: int, bundle: int) -> tuple[int, int, int]:
     """Kernel and stride of the first convolution and kernel of the second, which give K numbers.
 
-    The paper's where it has some; otherwise 16 and a stride that leaves about 14 for the second.
+    The paper's where it has some; otherwise 16, if so much is there, and a stride that leaves about
+    14 for the second.
     """
     if width == 128 and bundle in _PAPER_DECODERS:
         return _PAPER_DECODERS[bundle]
-    kernel = min(16, width)
+    if bundle > width:
+        raise UserError(f"{bundle} times at once need a width of at least {bundle}, found {width}")
+    kernel = min(16, width - bundle + 1)
     stride = max(1, round((width - kernel) / (bundle + 13)))
-    last = (width - kernel) // stride + 2 - bundle
-    if last < 1:
-        raise UserError(f"{bundle} times at once need a width of at least {bundle + kernel - 1}")
-    return kernel, stride, last
+    return kernel, stride, (width - kernel) // stride + 2 - bundle
