@@ -63,19 +63,22 @@ class DirectLoss:
 class NextStepLoss:
     r"""Mean squared error of networks from fields to the next ones.
 
-    The network takes ``(B, history * C, *space)`` and the parameters in the unit cube ``(B, d)``,
-    and gives ``(B, bundle * C, *space)``; fields are :math:`(u - c)/s`.
+    The network takes ``(B, history * C, *space)`` and parameters in the unit cube ``(B, P)``, and
+    gives ``(B, bundle * C, *space)``; fields are :math:`(u - c)/s`.
 
     Parameters
     ----------
     centre, scale : float
     space : Space, optional
         Without it the network is given no parameters.
+    names : tuple of str, optional
+        Inputs of the space that the network is given, where not all; a seed says nothing.
     """
 
     centre: float = 0.0
     scale: float = 1.0
     space: Space | None = None
+    names: tuple[str, ...] | None = None
 
     def __call__(self, network: nn.Module, batch: Batch) -> Tensor:
         """Loss ``(B,)``, in units of the scale squared."""
@@ -83,8 +86,14 @@ class NextStepLoss:
         if self.space is None:
             predicted = network(before)
         else:
-            predicted = network(before, self.space.to_unit(batch.codes).float())
+            predicted = network(before, self._told(self.space, batch.codes))
         return (predicted - after).square().flatten(1).mean(1)
+
+    def _told(self, space: Space, codes: Tensor) -> Tensor:
+        unit = space.to_unit(codes).float()
+        if self.names is None:
+            return unit
+        return unit[:, [space.names.index(name) for name in self.names]]
 
 
 def _both(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import qmc
 from torch import Tensor
 
 from understudy.core.errors import UserError
@@ -87,6 +86,8 @@ class HaltonSampler(ParameterSampler):
     """Scrambled Halton sequence: any number of first points fills the space evenly."""
 
     def _points(self, start: int, count: int) -> NDArray[np.float64]:
+        from scipy.stats import qmc  # slow to load, and no worker needs it
+
         sequence = qmc.Halton(len(self.space), scramble=True, seed=self.seed)
         return sequence.fast_forward(start).random(count)
 
@@ -114,5 +115,7 @@ class LatinHypercubeSampler(ParameterSampler):
         return cubes[start - first * self.size :][:count]
 
     def _cube(self, number: int) -> NDArray[np.float64]:
+        from scipy.stats import qmc
+
         rng = np.random.default_rng([self.seed, number])
         return qmc.LatinHypercube(len(self.space), seed=rng).random(self.size)

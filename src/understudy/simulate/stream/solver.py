@@ -20,7 +20,9 @@ class StreamingSolver(Protocol):
     other processes it has to be picklable.
     """
 
-    space: Space
+    @property
+    def space(self) -> Space:
+        """Inputs of a run."""
 
     def stream(self, params: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Times ``(B,)`` and fields ``(B, *shape)`` of runs of codes ``(B, d)``, step by step."""

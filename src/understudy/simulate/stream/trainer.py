@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -325,7 +326,8 @@ class OnlineTrainer:
         finally:
             self._ensemble.close()
         if self.listener is not None:
-            self.listener(self._progress())
+            with suppress(KeyboardInterrupt):  # there is nothing left to end
+                self.listener(self._progress())
         return self._report(reason)
 
     def resume(self, path: str | Path) -> None:
