@@ -17,6 +17,7 @@ NETWORKS = {
     "plain-unet": "understudy.models.operators.unet:PlainUNet",
     "dilated": "understudy.models.operators.dilated:DilatedResNet",
     "mp-pde": "understudy.models.operators.mp_pde:MPPDE",
+    "deeponet": "understudy.models.operators.deeponet:DeepONet",
     "mgno": "understudy.models.operators.mgno:MgNO",
     "cape": "understudy.models.operators.cape:ParameterConditioned",
     "concat-parameters": "understudy.models.operators.cape:ConcatParameters",
