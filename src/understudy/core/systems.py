@@ -112,6 +112,16 @@ _SYSTEMS = (
             "Trains while solver runs stream their time steps into a bounded buffer, instead of "
             "writing a data set to disk and reading it back for many epochs."
         ),
+        classes=(
+            "understudy.simulate.stream.OnlineTrainer",
+            "understudy.simulate.stream.ReservoirBuffer",
+            "understudy.simulate.stream.FIROBuffer",
+            "understudy.simulate.stream.FIFOBuffer",
+            "understudy.simulate.stream.BreedSampler",
+            "understudy.simulate.stream.ExternalSolver",
+            "understudy.stream.send",
+        ),
+        reproduction="understudy.reproduce.online_training",
     ),
     # -- model --------------------------------------------------------------------------------
     System(
