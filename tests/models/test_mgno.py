@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from understudy.core.errors import UserError
+from understudy.models.operators.field_map import FieldMap
 from understudy.models.operators.mgno import (
     DARCY_LEVELS,
     PADDINGS,
@@ -9,6 +10,8 @@ from understudy.models.operators.mgno import (
     MgNO,
     MultigridConv,
 )
+from understudy.models.operators.sobolev import SobolevLoss
+from understudy.models.operators.training import Training
 
 SHORT = ((1, 0), (1, 1), (2, 0))
 
@@ -185,6 +188,14 @@ def test_settings_build_a_twin():
         size = network.settings["size"]
         u = torch.randn(2, network.settings["in_channels"], *size)
         torch.testing.assert_close(twin(u), network(u), rtol=0.0, atol=0.0)
+
+
+def test_a_trained_network_survives_its_file(tmp_path):
+    x = torch.randn(8, 1, 9, 12)
+    model = FieldMap(MgNO(1, 1, 4, 2, SHORT, size=[9, 12]), loss=SobolevLoss())
+    model.fit(x, 2.0 * x, training=Training(steps=3, batch_size=4))
+    again = FieldMap.load(model.save(tmp_path / "map.us"))
+    torch.testing.assert_close(again.predict(x), model.predict(x), rtol=0.0, atol=0.0)
 
 
 def test_a_residual_network_adds_to_the_last_of_its_inputs():
