@@ -223,6 +223,15 @@ def test_several_fields_in_and_out_of_a_step():
     assert refiner.rollout(u[:, :2], 3, samples=2).shape == (4, 2, 4, 1, 16)
 
 
+def test_flows_in_two_dimensions_are_refined_too():
+    torch.manual_seed(0)
+    network = UNet(4, 2, dims=2, parameters=1, hidden=8, multipliers=(1, 2), blocks=1)
+    flow = torch.randn(3, 4, 2, 8, 12)
+    refiner = PDERefiner(network, num_refinement_steps=1)
+    refiner.fit(flow, dt=1.0, channels=["vx", "vy"], training=Training(steps=2, batch_size=3))
+    assert refiner.rollout(flow[:, 0], 2, samples=2).shape == (3, 2, 3, 2, 8, 12)
+
+
 def test_devices_do_not_round_while_it_computes():
     before = torch.backends.cudnn.allow_tf32
     with full_precision():
