@@ -86,6 +86,21 @@ def test_gradients_of_the_network_are_right():
     assert torch.autograd.gradcheck(network, (u, p))
 
 
+def test_large_fields_are_projected_in_parts_that_give_the_same(monkeypatch):
+    network = FNO(1, 2, [2, 2], width=3, depth=1, projection=4).double()
+    u = torch.randn(3, 1, 4, 4, dtype=torch.double, requires_grad=True)
+    whole = network(u)
+    gradients = torch.autograd.grad(whole.square().sum(), list(network.parameters()))
+    monkeypatch.setattr(fno, "_PROJECTED", 1)
+    parts = network(u)
+    torch.testing.assert_close(parts, whole)
+    again = torch.autograd.grad(parts.square().sum(), list(network.parameters()))
+    torch.testing.assert_close(again, gradients)
+    with torch.no_grad():
+        torch.testing.assert_close(network(u), whole)
+    assert torch.autograd.gradgradcheck(network, u)
+
+
 def test_a_network_first_used_for_answers_can_be_trained():
     network, u = FNO(1, 1, [3], width=4), torch.randn(2, 1, 23)
     with torch.inference_mode():

@@ -15,7 +15,8 @@ two encodings of the input gate every layer,
 (The paper has U and V the other way round, which is another name for the same network.) With sines
 for :math:`\sigma` weights start as in Sitzmann et al. (2020, arXiv 2006.09661). A factor
 :math:`\omega_0` on :math:`W x` belongs to that: in every hidden layer there and in
-:class:`PlainMLP`, in the first alone with gates, as in Borrel-Jensen et al. (2024, arXiv 2308.05141).
+:class:`PlainMLP`, in the first alone with gates, as in Borrel-Jensen et al. (2024, arXiv
+2308.05141).
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from understudy.core.errors import UserError
 from understudy.models.operators.network import FieldNetwork
@@ -25,6 +26,10 @@ from understudy.models.operators.network import FieldNetwork
 _MATRIX_MODES = 40
 """So many frequencies of an axis are found faster by a matrix product than by a real FFT and the
 complex one of its gradient; both give the same numbers."""
+
+_PROJECTED = 2**20
+"""Numbers of the projection's hidden layer that are held at once. It is the widest: kept in a
+cache, and computed again for the gradient, it costs less than memory for all of it."""
 
 
 class SpectralConv(nn.Module):
@@ -249,9 +254,23 @@ class FNO(FieldNetwork):
             v = spectral(v, add=pointwise(v))
             if number < len(self.spectral):
                 v = F.gelu(v)
+        return self._projected(self._crop(v, space))
+
+    def _projected(self, v: Tensor) -> Tensor:
+        """Outputs of the blocks' result, for a few fields at a time where they are large."""
         hidden, out = self.project
-        result: Tensor = out(F.gelu(hidden(self._crop(v, space))))
-        return result
+
+        def project(part: Tensor) -> Tensor:
+            result: Tensor = out(F.gelu(hidden(part)))
+            return result
+
+        fields = max(1, _PROJECTED // (self.settings["projection"] * v[0, 0].numel()))
+        if fields >= len(v):
+            return project(v)
+        if not torch.is_grad_enabled():
+            return torch.cat([project(part) for part in v.split(fields)])
+        again: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+        return torch.cat([checkpoint(project, part, **again) for part in v.split(fields)])
 
     def _inputs(self, u: Tensor, p: Tensor | None) -> Tensor:
         """Fields, parameters and coordinates side by side."""
