@@ -80,6 +80,17 @@ def test_the_environment_bounds_the_paper_scale_only(monkeypatch):
     assert (paper.steps, paper.settings["hidden"], paper.horizon_bar) == (220_000, 64, 1.1)
 
 
+@pytest.mark.slow
+def test_weak_modes_are_more_exact_after_a_short_training():
+    # 3.1 after 1200 steps on four times as many trajectories, see the kept result
+    spent = replace(
+        reproduction._CPU, seeds=1, runs=64, test_runs=8, test_times=24, transient=200, steps=400
+    )
+    study = reproduction._Study.start(spent, 0)
+    pair = reproduction._Pair.train(study, 0)
+    assert reproduction._spectral(study, [pair]).measured > 2.0
+
+
 def test_a_clock_times_steps_after_the_first():
     clock = reproduction._Clock(CPU, 2)
     clock.marks = [(1, 0.0), (50, 10.0), (100, 15.0)]
