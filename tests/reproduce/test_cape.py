@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from understudy.core.systems import find
-from understudy.models.operators.cape import CAPE, ParameterConditioned
 from understudy.reproduce import Scale
 from understudy.reproduce import cape as reproduction
 
@@ -70,14 +69,3 @@ def test_errors_are_parted_by_wave_numbers():
     true = wave(1, 1.0) + wave(6, 0.5) + wave(20, 0.1)
     predicted = true + wave(2, 0.1) + wave(11, 0.25) + wave(12, 0.1)
     assert reproduction._banded(predicted, true) == pytest.approx([0.1, 0.5, 1.0], rel=1e-4)
-
-
-def test_the_warm_up_is_three_of_a_hundred_parts_of_training():
-    size = reproduction._SIZES[Scale.SMOKE]
-    data = reproduction._advection(size, seed=0)
-
-    def build() -> ParameterConditioned:
-        return ParameterConditioned(reproduction._fno(2, 2, 4), CAPE(1, 1, (128,), width=4))
-
-    model = reproduction._fit(build, data, size, 0, steps=2)
-    assert model._warmup == pytest.approx(0.03)

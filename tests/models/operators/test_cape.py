@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from understudy.core.errors import UserError
-from understudy.models.operators.cape import CAPE, ConcatParameters, ParameterConditioned, scaled
+from understudy.models.operators.cape import (
+    CAPE,
+    ConcatParameters,
+    ParameterConditioned,
+    _add_to_blocks,
+    scaled,
+)
 from understudy.models.operators.fno import FNO, SpectralConv
 from understudy.models.operators.network import build
 from understudy.models.operators.unet import PlainUNet
@@ -66,6 +72,12 @@ def test_the_block_in_one_dimension_is_its_formula():
         g = cape.project(F.gelu(h))
         g = (g - g.mean(-1, keepdim=True)) / (g.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
         torch.testing.assert_close(cape(x, p), x + g, rtol=1e-4, atol=1e-5)
+
+
+def test_the_global_branch_is_spread_over_blocks_of_four_points():
+    fine, coarse = fields(2, 3, 8, 12), fields(2, 3, 2, 3)
+    spread = nn.functional.interpolate(coarse, scale_factor=4.0)
+    torch.testing.assert_close(_add_to_blocks(fine, coarse), fine + spread)
 
 
 def test_the_guess_goes_out_from_the_field_by_a_sum_or_a_factor():

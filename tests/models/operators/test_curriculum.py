@@ -16,6 +16,7 @@ from understudy.models.operators.curriculum import (
     guess_error,
     own_steps,
     paper_training,
+    relative_error,
 )
 from understudy.models.operators.fno import FNO
 from understudy.models.operators.network import FieldNetwork
@@ -119,10 +120,21 @@ def test_cumulative_sums_weigh_the_first_steps_most():
 
 
 def test_guesses_beyond_the_end_of_a_trajectory_are_not_compared():
-    ahead = torch.ones(2, 2, 1, 8)
+    ahead, none = torch.ones(2, 2, 1, 8), torch.zeros(2)
     guess = torch.cat([torch.ones(2, 2, 8), 50.0 * torch.ones(2, 1, 8)], dim=1)
-    assert guess_error(guess, ahead).item() == 0.0
-    assert guess_error(guess[:, :1] * 1.5, ahead).item() == pytest.approx(0.5)
+    assert guess_error(guess, ahead, none).item() == 0.0
+    assert guess_error(guess[:, :1] * 1.5, ahead, none).item() == pytest.approx(0.5)
+
+
+def test_errors_of_fields_that_die_out_are_no_longer_relative():
+    clip = torch.tensor([1.0, 0.5, 1e-6]).reshape(1, 3, 1, 1).expand(1, 3, 1, 16)
+    losses = [
+        loss(CurriculumRollout(Recorder(0.0), noise=0.0, floor=floor), clip).item()
+        for floor in (0.0, 0.1)
+    ]
+    # zero is predicted: off by all of the truth, or by 1e-6 of a tenth
+    assert losses == pytest.approx([1.0 + 1.0, 1.0 + 1e-5])
+    assert relative_error(clip[:, 0], clip[:, 0], torch.zeros(1)).item() == 0.0
 
 
 def test_the_weight_of_the_auxiliary_loss_multiplies_the_errors_of_the_guesses():
@@ -133,7 +145,8 @@ def test_the_weight_of_the_auxiliary_loss_multiplies_the_errors_of_the_guesses()
         ).item()
         for w in (0.0, 1.0)
     ]
-    steps = [guess_error(net.cape(clip[:, t - 1], p), clip[:, t:]) for t in range(1, 5)]
+    least = 0.1 * clip[:, 0].flatten(1).norm(dim=1)
+    steps = [guess_error(net.cape(clip[:, t - 1], p), clip[:, t:], least) for t in range(1, 5)]
     assert losses[1] - losses[0] == pytest.approx(torch.stack(steps).sum().item(), rel=1e-4)
 
 

@@ -119,7 +119,7 @@ class CAPE(nn.Module):
         self.pool = _POOLINGS[len(shape)](POOLING)
         self.spectral = SpectralConv(half, width, _frequencies(modes, shape))
         self.pointwise = conv(half, width, 1)
-        self.depthwise = conv(half, width, kernel_size, groups=half, **local)
+        self.depthwise = conv(width, width, kernel_size, groups=width, **local)
         self.direct = conv(half, width, 1)
         self.project = conv(width, in_channels * future_steps, 1)
         self.norm = nn.LayerNorm(shape)
@@ -140,11 +140,25 @@ class CAPE(nn.Module):
         p = scaled(numbers(p, self.num_params), self.scale)
         e = [embed(p).reshape(len(u), -1, *[1] * (u.ndim - 2)) for embed in self.attention]
         z = nn.functional.gelu(self.lift(u))
-        far = nn.functional.interpolate(self.spectral(self.pool(z)), scale_factor=float(POOLING))
-        h = e[0] * far + e[1] * self.pointwise(z) + e[2] * self.depthwise(z) + self.direct(z)
+        near = self.depthwise(z.repeat_interleave(2, dim=1))
+        h = torch.addcmul(self._at_a_point(z, e[1].flatten(1)), e[2], near)
+        h = _add_to_blocks(h, e[0] * self.spectral(self.pool(z)))
         g: Tensor = self.norm(self.project(nn.functional.gelu(h)))
         x = u.repeat(1, self.future_steps, *[1] * (u.ndim - 2))
         return x + g if self.combine == "add" else x * (1.0 + g)
+
+    def _at_a_point(self, z: Tensor, e: Tensor) -> Tensor:
+        """Gated and ungated map of channels, ``(B, w, *space)``, as one matrix for each field."""
+        gate = e.unsqueeze(2)
+        weight = gate * self.pointwise.weight.flatten(1) + self.direct.weight.flatten(1)
+        bias = gate * self._bias(self.pointwise) + self._bias(self.direct)
+        return torch.baddbmm(bias, weight, z.flatten(2)).unflatten(2, z.shape[2:])
+
+    @staticmethod
+    def _bias(convolution: nn.Module) -> Tensor:
+        bias = convolution.bias
+        assert isinstance(bias, Tensor)
+        return bias.unsqueeze(1)
 
 
 class ParameterConditioned(FieldNetwork):
@@ -237,6 +251,13 @@ def scaled(p: Tensor, scale: ParameterScale) -> Tensor:
     if low < 0.0:
         raise UserError(f"parameters on the scale {scale!r} must be at least 0, found {low:g}")
     return p / (1.0 + p)
+
+
+def _add_to_blocks(h: Tensor, far: Tensor) -> Tensor:
+    """Add each value of a coarse field to a block of 4 points along each axis of a fine one."""
+    blocks = [size for n in far.shape[2:] for size in (n, POOLING)]
+    once = [size for n in far.shape[2:] for size in (n, 1)]
+    return (h.reshape(*h.shape[:2], *blocks) + far.reshape(*far.shape[:2], *once)).reshape(h.shape)
 
 
 def _embedding(num_params: int, half: int, width: int) -> nn.Sequential:

@@ -7,8 +7,9 @@ with parameters p the network N predicts one field after the other,
     x_t = \begin{cases} \hat u_t & t < T_a \\ u_t & \text{else} \end{cases}, \qquad
     L = \sum_{t=1}^{T-1} r(\hat u_t, u_t) + \lambda\, A
 
-with r the relative error :math:`\|\hat u - u\| / \|u\|` and gradients through all inputs that are
-the network's own. The number of those grows with the share s of training that is done,
+with r the relative error :math:`\|\hat u_t - u_t\| / \max(\|u_t\|, f\,\|u_0\|)`, where f is 0 in
+the paper, and gradients through all inputs that are the network's own. The number of those grows
+with the share s of training that is done,
 
 .. math:: T_a = \mathrm{clip}\left(\left\lfloor \tfrac T2 \left(1 + \tanh\frac{s - 1/2}{1/5}\right)
     \right\rfloor, 1, T\right).
@@ -30,7 +31,6 @@ import torch
 from torch import Tensor
 
 from understudy.core.errors import UserError
-from understudy.core.field_metrics import relative_l2
 from understudy.core.grid import Grid
 from understudy.models.operators.cape import ParameterConditioned
 from understudy.models.operators.network import FieldNetwork
@@ -85,6 +85,9 @@ class CurriculumRollout(LearnedStepper):
         :math:`\lambda`; with ``"cumulative"`` the paper has 5.7e-5 in one dimension and 8.34e-5 in
         two, which is about 1e-3 a step of its 40.
     auxiliary_mode : {"sum", "cumulative"}
+    floor : float
+        Share f of the first field's size below which errors are no longer relative: fields that die
+        out would else outweigh all others. 0 in the paper.
     penalty_weight, penalty_norm : float
         Weight w and norm k of :math:`w\,(\|\partial_p \sum \hat u_1\|_2 - k)^2` at parameters drawn
         from half the least to twice the greatest of a batch; 5.16e-4 and 4.58 in the paper in one
@@ -96,7 +99,7 @@ class CurriculumRollout(LearnedStepper):
     model = "curriculum"
     _options = (
         *("parameter_scaling", "scale_fields", "schedule", "unroll", "noise", "warmup_epochs"),
-        *("auxiliary_weight", "auxiliary_mode", "penalty_weight", "penalty_norm"),
+        *("auxiliary_weight", "auxiliary_mode", "floor", "penalty_weight", "penalty_norm"),
     )
 
     def __init__(
@@ -109,6 +112,7 @@ class CurriculumRollout(LearnedStepper):
         warmup_epochs: float = 3.0,
         auxiliary_weight: float = 1e-3,
         auxiliary_mode: AuxiliaryMode = "sum",
+        floor: float = 0.1,
         penalty_weight: float = 0.0,
         penalty_norm: float = 4.58,
         parameter_scaling: ParameterScaling = "none",
@@ -120,6 +124,7 @@ class CurriculumRollout(LearnedStepper):
         amounts = {
             **{"noise": noise, "warmup_epochs": warmup_epochs},
             **{"auxiliary_weight": auxiliary_weight, "penalty_weight": penalty_weight},
+            "floor": floor,
         }
         for name, amount in amounts.items():
             if not 0.0 <= amount < math.inf:
@@ -130,6 +135,7 @@ class CurriculumRollout(LearnedStepper):
         self.unroll, self.noise, self.warmup_epochs = unroll, noise, warmup_epochs
         self.auxiliary_weight = auxiliary_weight
         self.auxiliary_mode: AuxiliaryMode = auxiliary_mode
+        self.floor = floor
         self.penalty_weight, self.penalty_norm = penalty_weight, penalty_norm
         self._times = 2 if unroll is None else unroll + 1
         self._warmup = 0.0
@@ -189,6 +195,7 @@ class CurriculumRollout(LearnedStepper):
         share = (progress - self._warmup) / (1.0 - self._warmup)
         own = 1 if warming else own_steps(self.schedule, share, clip.shape[1])
         x, total, guessed = clip[:, 0], clip.new_zeros(()), []
+        size = self.floor * clip[:, 0].flatten(1).norm(dim=1)
         for t in range(1, clip.shape[1]):
             noise = torch.randn(x.shape, generator=generator, device=x.device)
             x = x + self.noise * noise
@@ -196,10 +203,10 @@ class CurriculumRollout(LearnedStepper):
                 guess, x = self._conditioned.cape(x, p), clip[:, t]
             else:
                 predicted, guess = self._with_guess(x, p)
-                total = total + relative_l2(predicted, clip[:, t]).mean()
+                total = total + relative_error(predicted, clip[:, t], size).mean()
                 x = predicted if t < own else clip[:, t]
             if guess is not None:
-                guessed.append(guess_error(guess, clip[:, t:]))
+                guessed.append(guess_error(guess, clip[:, t:], size))
         if warming:
             return torch.stack(guessed).sum()
         if guessed:
@@ -210,9 +217,10 @@ class CurriculumRollout(LearnedStepper):
 
     def _score(self, clip: Tensor, p: Tensor | None, generator: torch.Generator) -> Tensor:
         x, total = clip[:, 0], clip.new_zeros(())
+        size = self.floor * x.flatten(1).norm(dim=1)
         for t in range(1, clip.shape[1]):
             x = self.network(x, p)
-            total = total + relative_l2(x, clip[:, t]).mean()
+            total = total + relative_error(x, clip[:, t], size).mean()
         return total / (clip.shape[1] - 1)
 
     def _draw(self, data: Tensor, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -269,14 +277,22 @@ def paper_training(trajectories: int, epochs: int = 100, batch_size: int = 50) -
     )
 
 
-def guess_error(guess: Tensor, ahead: Tensor) -> Tensor:
+def relative_error(predicted: Tensor, true: Tensor, least: Tensor) -> Tensor:
+    """Error ``(B,)`` of fields ``(B, ...)`` over the size of the true ones, or the `least` size."""
+    error = (predicted - true).flatten(1).norm(dim=1)
+    size = torch.maximum(true.flatten(1).norm(dim=1), least)
+    return error / size.clamp_min(torch.finfo(true.dtype).tiny)
+
+
+def guess_error(guess: Tensor, ahead: Tensor, least: Tensor) -> Tensor:
     """Mean relative error of guesses ``(B, m C, *space)`` of fields ``(B, >= 1, C, *space)``.
 
     Where a trajectory ends before the last of m times, only those that it has are compared.
     """
     times = guess.unflatten(1, (-1, ahead.shape[2]))
     count = min(times.shape[1], ahead.shape[1])
-    return relative_l2(times[:, :count], ahead[:, :count]).mean()
+    errors = [relative_error(times[:, i], ahead[:, i], least) for i in range(count)]
+    return torch.stack(errors).mean()
 
 
 def auxiliary(errors: Sequence[Tensor], mode: AuxiliaryMode) -> Tensor:
