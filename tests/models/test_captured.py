@@ -16,7 +16,7 @@ def test_nothing_changes_on_a_processor():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_gradients_of_the_recorded_passes_are_those_of_the_network():
     torch.manual_seed(0)
-    network = UNet(1, 1, parameters=1, hidden=8, multipliers=(1, 2)).cuda()
+    network = UNet(1, 1, num_params=1, hidden=8, multipliers=(1, 2)).cuda()
     for parameter in network.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.1)

@@ -170,7 +170,7 @@ def _waves(runs, times, seed=0):
 @pytest.fixture(scope="module")
 def trained():
     torch.manual_seed(0)
-    network = DilatedResNet(2, 1, parameters=2, channels=8, blocks=2)
+    network = DilatedResNet(2, 1, num_params=2, channels=8, blocks=2)
     u, speed = _waves(32, 12)
     plan = Training(steps=150, batch_size=32, learning_rate=3e-3, validate_every=50)
     refiner = PDERefiner(network, num_refinement_steps=2, min_noise_variance=1e-3)
@@ -216,7 +216,7 @@ def test_it_is_restored_from_a_file(trained, tmp_path):
 
 def test_several_fields_in_and_out_of_a_step():
     torch.manual_seed(0)
-    network = DilatedResNet(4, 2, parameters=1, channels=4, blocks=1)
+    network = DilatedResNet(4, 2, num_params=1, channels=4, blocks=1)
     refiner = PDERefiner(network, history=2, bundle=2, num_refinement_steps=1, difference=False)
     u, _ = _waves(4, 8)
     refiner.fit(u, dt=1.0, training=Training(steps=2, batch_size=4))
@@ -225,7 +225,7 @@ def test_several_fields_in_and_out_of_a_step():
 
 def test_flows_in_two_dimensions_are_refined_too():
     torch.manual_seed(0)
-    network = UNet(4, 2, dims=2, parameters=1, hidden=8, multipliers=(1, 2), blocks=1)
+    network = UNet(4, 2, dims=2, num_params=1, hidden=8, multipliers=(1, 2), blocks=1)
     flow = torch.randn(3, 4, 2, 8, 12)
     refiner = PDERefiner(network, num_refinement_steps=1)
     refiner.fit(flow, dt=1.0, channels=["vx", "vy"], training=Training(steps=2, batch_size=3))
@@ -263,7 +263,7 @@ def test_fields_with_nan_are_refused(trained):
     u, speed = _waves(4, 6)
     u[1, 3] = torch.nan
     with pytest.raises(UserError, match="1 of 4 trajectories hold NaN"):
-        PDERefiner(DilatedResNet(2, 1, parameters=1)).fit(u, dt=1.0)
+        PDERefiner(DilatedResNet(2, 1, num_params=1)).fit(u, dt=1.0)
     with pytest.raises(UserError, match="must be finite"):
         trained.step(u[:, 3], speed)
 
@@ -271,12 +271,12 @@ def test_fields_with_nan_are_refused(trained):
 def test_a_network_without_room_for_the_noisy_increment_is_refused():
     u, _ = _waves(4, 6)
     with pytest.raises(UserError, match="in_channels=2, found 1"):
-        PDERefiner(DilatedResNet(1, 1, parameters=1)).fit(u, dt=1.0)
-    with pytest.raises(UserError, match="parameters=1, found 0"):
+        PDERefiner(DilatedResNet(1, 1, num_params=1)).fit(u, dt=1.0)
+    with pytest.raises(UserError, match="num_params=1, found 0"):
         PDERefiner(DilatedResNet(2, 1)).fit(u, dt=1.0)
 
 
 def test_a_resolution_that_the_unet_cannot_halve_is_refused():
     u = torch.randn(4, 6, 1, 20)
     with pytest.raises(UserError, match="multiple of 8"):
-        PDERefiner(UNet(2, 1, parameters=1, hidden=8)).fit(u, dt=1.0)
+        PDERefiner(UNet(2, 1, num_params=1, hidden=8)).fit(u, dt=1.0)

@@ -38,7 +38,7 @@ def _points(count):
 
 def test_the_network_of_the_paper_has_54_million_parameters():
     # field and refined increment; index, time step and spacing
-    assert round(_points(UNet(2, 1, parameters=3)) / 1e6, 1) == 53.9
+    assert round(_points(UNet(2, 1, num_params=3)) / 1e6, 1) == 53.9
 
 
 def test_the_benchmark_network_has_as_many_parameters_as_the_layers_say():
@@ -54,7 +54,7 @@ def test_the_benchmark_network_has_as_many_parameters_as_the_layers_say():
 @pytest.mark.parametrize("kind", SMALL)
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_fields_of_any_dimension_keep_their_grid(kind, dims):
-    network = kind(2, 3, dims=dims, parameters=2, **SMALL[kind])
+    network = kind(2, 3, dims=dims, num_params=2, **SMALL[kind])
     shape = (16, 20, 16)[:dims]
     assert network(torch.randn(2, 2, *shape), torch.rand(2, 2)).shape == (2, 3, *shape)
 
@@ -81,7 +81,7 @@ def test_padding_by_zeros_sees_the_boundary():
 @pytest.mark.parametrize("kind", SMALL)
 def test_numbers_change_the_answer(kind):
     torch.manual_seed(0)
-    network = _trained_at_random(kind(1, 1, parameters=1, **SMALL[kind]))
+    network = _trained_at_random(kind(1, 1, num_params=1, **SMALL[kind]))
     u = torch.randn(1, 1, 16)
     with torch.no_grad():
         assert (network(u, torch.tensor([[2.0]])) - network(u, torch.tensor([[7.0]]))).std() > 1e-4
@@ -100,7 +100,7 @@ def test_it_starts_at_zero_and_learns_from_there(kind):
 @pytest.mark.parametrize("kind", SMALL)
 def test_a_twin_is_built_from_its_description(kind):
     torch.manual_seed(0)
-    network = _trained_at_random(kind(1, 2, parameters=1, **SMALL[kind]))
+    network = _trained_at_random(kind(1, 2, num_params=1, **SMALL[kind]))
     twin = build(network.describe()).eval()
     twin.load_state_dict(network.state_dict())
     u, p = torch.randn(2, 1, 16), torch.rand(2, 1)
@@ -118,7 +118,7 @@ def test_sizes_that_cannot_be_halved_are_refused():
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_missing_and_surplus_numbers_are_refused(kind):
-    network = kind(1, 1, parameters=2, **SMALL[kind])
+    network = kind(1, 1, num_params=2, **SMALL[kind])
     for p in (None, torch.zeros(1, 3)):
         with pytest.raises(UserError, match=r"numbers of shape \(B, 2\)"):
             network(torch.zeros(1, 1, 16), p)

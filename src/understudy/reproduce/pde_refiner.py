@@ -298,7 +298,7 @@ class _Study:
         numbers = 0 if told is None else told.shape[1]
         refined = kind == "refiner"
         shape = {"in_channels": 2 if refined else 1, "out_channels": 1}
-        layout = {**spent.settings, **shape, "parameters": numbers + refined}
+        layout = {**spent.settings, **shape, "num_params": numbers + refined}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = build({"kind": spent.network, "settings": layout})

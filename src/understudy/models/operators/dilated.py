@@ -48,7 +48,7 @@ class DilatedResNet(FieldNetwork):
     in_channels, out_channels : int
     dims : {1, 2, 3}
         Dimensions of space.
-    parameters : int
+    num_params : int
         Numbers p that come with a field.
     channels, blocks : int
         Width and depth; 40 and 7 suit a processor.
@@ -63,7 +63,7 @@ class DilatedResNet(FieldNetwork):
         in_channels: int,
         out_channels: int,
         dims: int = 1,
-        parameters: int = 0,
+        num_params: int = 0,
         channels: int = 40,
         blocks: int = 7,
         padding: Padding = "circular",
@@ -77,14 +77,14 @@ class DilatedResNet(FieldNetwork):
             "in_channels": in_channels,
             "out_channels": out_channels,
             "dims": dims,
-            "parameters": parameters,
+            "num_params": num_params,
             "channels": channels,
             "blocks": blocks,
             "padding": padding,
         }
-        self.parameter_count = parameters
-        self.condition = Conditioning(parameters, 64, 2 * channels) if parameters else None
-        width = 2 * channels if parameters else None
+        self.num_params = num_params
+        self.condition = Conditioning(num_params, 64, 2 * channels) if num_params else None
+        width = 2 * channels if num_params else None
         self.lift = PaddedConv(dims, in_channels, channels, KERNEL, padding)
         self.blocks = nn.ModuleList(
             _Block(dims, channels, DILATIONS[i % len(DILATIONS)], width, padding)
@@ -100,7 +100,7 @@ class DilatedResNet(FieldNetwork):
                 f"the dilated network needs at least {smallest} points along each axis, found "
                 f"{tuple(u.shape[2:])}"
             )
-        c = None if self.condition is None else self.condition(numbers(p, self.parameter_count))
+        c = None if self.condition is None else self.condition(numbers(p, self.num_params))
         x = self.lift(u)
         for block in self.blocks:
             x = block(x, c)

@@ -301,7 +301,7 @@ class PDERefiner(LearnedStepper):
         wanted = {
             "in_channels": (self.history + self.bundle) * count,
             "out_channels": self.bundle * count,
-            "parameters": 1 + len(self.parameters),
+            "num_params": 1 + len(self.parameters),
         }
         for name, need in wanted.items():
             have = self.network.settings.get(name, need)

@@ -186,7 +186,7 @@ class UNet(FieldNetwork):
     in_channels, out_channels : int
     dims : {1, 2, 3}
         Dimensions of space.
-    parameters : int
+    num_params : int
         Numbers p that come with a field.
     hidden : int
         Channels at full resolution, a multiple of 8; 64 in the paper.
@@ -208,7 +208,7 @@ class UNet(FieldNetwork):
         in_channels: int,
         out_channels: int,
         dims: int = 1,
-        parameters: int = 0,
+        num_params: int = 0,
         hidden: int = 64,
         multipliers: Sequence[int] = (1, 2, 2, 4),
         blocks: int = 2,
@@ -227,17 +227,17 @@ class UNet(FieldNetwork):
             "in_channels": in_channels,
             "out_channels": out_channels,
             "dims": dims,
-            "parameters": parameters,
+            "num_params": num_params,
             "hidden": hidden,
             "multipliers": list(multipliers),
             "blocks": blocks,
             "padding": padding,
         }
-        self.parameter_count = parameters
+        self.num_params = num_params
         self.levels = len(multipliers)
         width = 4 * hidden
-        self.condition = Conditioning(parameters, hidden, width) if parameters else None
-        self._layout = (dims, width if parameters else None, padding)
+        self.condition = Conditioning(num_params, hidden, width) if num_params else None
+        self._layout = (dims, width if num_params else None, padding)
 
         self.lift = PaddedConv(dims, in_channels, hidden, 3, padding)
         channels = hidden
@@ -270,7 +270,7 @@ class UNet(FieldNetwork):
     def forward(self, u: Tensor, p: Tensor | None = None) -> Tensor:
         """``(B, C_in, *space)`` and numbers ``(B, P)`` to ``(B, C_out, *space)``."""
         _check_halves(u, self.levels - 1)
-        c = None if self.condition is None else self.condition(numbers(p, self.parameter_count))
+        c = None if self.condition is None else self.condition(numbers(p, self.num_params))
         x = self.lift(u)
         kept = [x]
         for level, blocks in enumerate(self.down):
@@ -313,7 +313,7 @@ class PlainUNet(FieldNetwork):
     in_channels, out_channels : int
     dims : {1, 2, 3}
         Dimensions of space.
-    parameters : int
+    num_params : int
         Numbers p that come with a field.
     features : int
         Channels at full resolution, doubled at each level; 32 in the benchmark.
@@ -332,7 +332,7 @@ class PlainUNet(FieldNetwork):
         in_channels: int,
         out_channels: int,
         dims: int = 1,
-        parameters: int = 0,
+        num_params: int = 0,
         features: int = 32,
         halvings: int = 4,
         batch_norm: bool = True,
@@ -348,16 +348,16 @@ class PlainUNet(FieldNetwork):
             "in_channels": in_channels,
             "out_channels": out_channels,
             "dims": dims,
-            "parameters": parameters,
+            "num_params": num_params,
             "features": features,
             "halvings": halvings,
             "batch_norm": batch_norm,
             "padding": padding,
         }
-        self.parameter_count = parameters
+        self.num_params = num_params
         self.halvings = halvings
         widths = [features * 2**level for level in range(halvings + 1)]
-        inward = [in_channels + parameters, *widths[:-1]]
+        inward = [in_channels + num_params, *widths[:-1]]
         self.down = nn.ModuleList(
             _Pair(dims, a, b, batch_norm, padding) for a, b in zip(inward, widths, strict=True)
         )
@@ -372,7 +372,7 @@ class PlainUNet(FieldNetwork):
     def forward(self, u: Tensor, p: Tensor | None = None) -> Tensor:
         """``(B, C_in, *space)`` and numbers ``(B, P)`` to ``(B, C_out, *space)``."""
         _check_halves(u, self.halvings)
-        x = u if not self.parameter_count else beside(u, numbers(p, self.parameter_count))
+        x = u if not self.num_params else beside(u, numbers(p, self.num_params))
         kept = []
         for level, pair in enumerate(self.down):
             x = pair(x if level == 0 else self.pool(x))
