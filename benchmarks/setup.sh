@@ -51,3 +51,12 @@ fi
 finish numpyro numpyro
 make_environment pfns pfns==0.4.2 tabpfn==9.2.0
 finish pfns tabpfn
+make_environment neuraloperator neuraloperator==2.0.0 hypothesis scipy pandas
+finish neuraloperator neuralop
+# What PhysicsNeMo's FNO imports; all that it asks for would bring CUDA.
+if [ ! -e .bench/physicsnemo/.installed ]; then
+    make_environment physicsnemo --no-deps nvidia-physicsnemo==2.2.2
+    .bench/physicsnemo/bin/python -m pip install --quiet --disable-pip-version-check "$torch" \
+        -r benchmarks/physicsnemo.txt
+fi
+finish physicsnemo torch
