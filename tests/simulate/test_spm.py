@@ -207,9 +207,15 @@ def test_pybamm_cannot_vary_a_radius() -> None:
         PyBaMMCell("Chen2020", space=space)
 
 
-def test_only_the_plainest_of_pybamms_models_runs_a_cell_of_ours() -> None:
-    with pytest.raises(UserError, match="has no electrolyte"):
-        PyBaMMCell(hassanaly2024(), "DFN", space=SingleParticleModel().space)
+def test_finer_models_of_pybamm_need_an_electrolyte() -> None:
+    cell = replace(hassanaly2024(), electrolyte=None)
+    with pytest.raises(UserError, match="needs an electrolyte"):
+        PyBaMMCell(cell, "DFN", space=SingleParticleModel().space)
+
+
+def test_only_the_finest_model_has_fields_over_the_depth() -> None:
+    with pytest.raises(UserError, match="only DFN has fields"):
+        PyBaMMCell(hassanaly2024(), "SPM", space=SingleParticleModel().space).fields({})
 
 
 @pytest.mark.slow

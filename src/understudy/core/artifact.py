@@ -265,6 +265,31 @@ def read(path: str | Path) -> Artifact:
         raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
 
 
+def kind_of(path: str | Path) -> str:
+    """What a ``.us`` file says that it holds, without reading the rest.
+
+    Raises
+    ------
+    ArtifactError
+        As `read`.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            _check_ends(path, file)
+            with zipfile.ZipFile(file) as archive:
+                _check_entries(path, archive.infolist())
+                return str(_manifest(path, archive.read(_MANIFEST))["kind"])
+    except FileNotFoundError:
+        raise ArtifactError(f"there is no file {path}") from None
+    except ArtifactError:
+        raise
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
+    except _ZIP_ERRORS as error:
+        raise ArtifactError(f"{path} is damaged: {_brief(error)}") from error
+
+
 def _read(path: Path, file: BinaryIO) -> Artifact:
     _check_ends(path, file)
     try:

@@ -290,6 +290,15 @@ _SYSTEMS = (
             "A physics-informed network over time, radius and parameters stands in for the "
             "single-particle battery solver inside a calibration."
         ),
+        classes=(
+            "understudy.models.physics.pinn.PINN",
+            "understudy.models.physics.pinn.Training",
+            "understudy.models.physics.jet.Jet",
+            "understudy.models.physics.battery_spm.BatteryPINN",
+            "understudy.models.physics.battery_spm.HierarchicalPINN",
+            "understudy.simulate.battery.spm.SingleParticleModel",
+        ),
+        reproduction="understudy.reproduce.pinn_battery_spm",
     ),
     System(
         slug="probabilistic-circuits",

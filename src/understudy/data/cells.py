@@ -71,9 +71,52 @@ class Electrode:
             raise UserError(f"diffusivity must be positive, found {self.diffusivity}")
 
 
+Law: TypeAlias = Callable[[Any, float], Any]
+"""Function of a concentration of salt, mol/m3, and a temperature, K; made of operators alone in
+the concentration, so it takes numbers, tensors and symbols."""
+
+
+@dataclass(frozen=True)
+class Electrolyte:
+    """Salt between the electrodes, and the separator.
+
+    Parameters
+    ----------
+    concentration : float
+        Of salt at the start, mol/m3.
+    separator : float
+        Thickness, m.
+    porosity : float in (0, 1)
+        Of electrodes and separator.
+    bruggeman : float
+        Power of the porosity by which transport is slowed.
+    solid_conductivity : float
+        Of both electrodes, S/m, effective.
+    diffusivity, conductivity, transference, thermodynamic_factor : callable
+        Of concentration and temperature: m2/s, S/m, and two numbers.
+    """
+
+    concentration: float
+    separator: float
+    porosity: float
+    bruggeman: float
+    solid_conductivity: float
+    diffusivity: Law
+    conductivity: Law
+    transference: Law
+    thermodynamic_factor: Law
+
+    def __post_init__(self) -> None:
+        for name in ("concentration", "separator", "bruggeman", "solid_conductivity"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise UserError(f"{name} must be positive, found {getattr(self, name)}")
+        if not 0.0 < self.porosity < 1.0:
+            raise UserError(f"porosity must lie between 0 and 1, found {self.porosity}")
+
+
 @dataclass(frozen=True)
 class Cell:
-    """Two electrodes.
+    """Two electrodes, and what is between them where it is known.
 
     Parameters
     ----------
@@ -85,6 +128,9 @@ class Cell:
         Nominal, A.h; the current that is called 1C empties it in an hour.
     temperature : float
         K.
+    electrolyte : Electrolyte, optional
+        Single-particle models do without. Exchange currents of the electrodes are those at its
+        concentration at the start, and grow with the root of the concentration.
     """
 
     name: str
@@ -93,6 +139,7 @@ class Cell:
     area: float
     capacity: float
     temperature: float = 298.15
+    electrolyte: Electrolyte | None = None
 
     def __post_init__(self) -> None:
         for name in ("area", "capacity", "temperature"):
@@ -197,13 +244,30 @@ class Table:
             [values[:-1], first, 3.0 * rise - 2.0 * first - last, first + last - 2.0 * rise]
         )
 
+    @classmethod
+    def of(cls, curve: Curve, nodes: int = 20001) -> Table:
+        """Tabulate a curve."""
+        with torch.no_grad():
+            return cls(curve(torch.linspace(0.0, 1.0, nodes, dtype=torch.float64)))
+
     def __call__(self, x: Tensor) -> Tensor:
         """Interpolate."""
+        u, (a, b, c, d) = self._at(x)
+        return ((d * u + c) * u + b) * u + a
+
+    def slope(self, x: Tensor) -> Tensor:
+        """Derivative of the interpolant, differentiable once more; 0 outside [0, 1]."""
+        u, (_, b, c, d) = self._at(x)
+        found = self._intervals * ((3.0 * d * u + 2.0 * c) * u + b)
+        return torch.where((x >= 0.0) & (x <= 1.0), found, 0.0)
+
+    def _at(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Place in the interval, and the coefficients (4, ...) there."""
         at = x.clamp(0.0, 1.0) * self._intervals
         interval = at.detach().long().clamp(0, self._intervals - 1)
-        u = at - interval
-        a, b, c, d = (row[interval] for row in self._coefficients)
-        return ((d * u + c) * u + b) * u + a
+        if self._coefficients.device != x.device:
+            self._coefficients = self._coefficients.to(x.device)
+        return at - interval, self._coefficients[:, interval]
 
 
 # -- the cell of Hassanaly et al. ------------------------------------------------------------------
@@ -271,4 +335,47 @@ def hassanaly2024() -> Cell:
         exchange_current=Scaled(9.0, _POSITIVE_EXCHANGE),
         potential=_POSITIVE_POTENTIAL,
     )
-    return Cell("hassanaly2024", negative, positive, 1.4e-3, 0.0189, 303.15)
+    electrolyte = Electrolyte(
+        concentration=1200.0,
+        separator=20e-6,
+        porosity=0.4,
+        bruggeman=2.0,
+        solid_conductivity=6.0,
+        diffusivity=_salt_diffusivity,
+        conductivity=_salt_conductivity,
+        transference=_transference,
+        thermodynamic_factor=_thermodynamic_factor,
+    )
+    return Cell("hassanaly2024", negative, positive, 1.4e-3, 0.0189, 303.15, electrolyte)
+
+
+def _salt_diffusivity(c: Any, T: float) -> Any:
+    c = 1e-3 * c
+    h = T - (-24.83763 + 64.07366 * c)
+    linear, square = -0.8108721 + 475.291 / h, -0.005192312 - 33.43827 / h
+    return 1e-4 * 10.0 ** (-0.5688226 - 1607.003 / h + linear * c + square * c**2)
+
+
+def _salt_conductivity(c: Any, T: float) -> Any:
+    c = 1e-3 * c
+    k0 = 1.909446e-4 * T**2 - 0.08038545 * T + 9.00341
+    rows = (
+        (-2.887587e-8, 3.483638e-5, -0.01583677, 3.195295, -241.4638),
+        (1.653786e-8, -1.99876e-5, 0.009071155, -1.828064, 138.0976),
+        (-2.791965e-9, 3.377143e-6, -0.001532707, 0.3090003, -23.35671),
+    )
+    k1, k2, k3 = (a * T**4 + b * T**3 + d * T**2 + e * T + f for a, b, d, e, f in rows)
+    return c * (k0 + c * k1 + c**2 * k2 + c**3 * k3)
+
+
+def _transference(c: Any, T: float) -> Any:
+    c = 1e-3 * c
+    square = -2.876102e-7 * T**2 + 2.077407e-4 * T - 0.03881203
+    linear = 1.161463e-6 * T**2 - 8.6825e-4 * T + 0.1777266
+    return square * c**2 + linear * c + (-6.766258e-7 * T**2 + 6.389189e-4 * T + 0.3091761)
+
+
+def _thermodynamic_factor(c: Any, T: float) -> Any:
+    c = 1e-3 * c
+    square, linear = 0.54 * math.exp(329.0 / T), 0.00225 * math.exp(1360.0 / T)
+    return square * c**2 - linear * c + 0.341 * math.exp(261.0 / T)

@@ -223,15 +223,27 @@ class FittedSurrogate(Surrogate):
             ``filled_in``, the inputs that were given their usual value. Indexed as the data.
         """
         new = encode_new(self.space, self.fill, data)
-        columns: dict[str, list[NDArray[np.float64]]] = {}
-        for rows in self._rows(new.X):
-            for name, values in self._columns(rows).items():
-                columns.setdefault(name, []).append(values)
-        table = pd.DataFrame({k: np.concatenate(v) for k, v in columns.items()}, index=data.index)
+        table = pd.DataFrame(self.columns(new.X), index=data.index)
         table["extrapolation"] = self._named(new.outside)
         if new.imputed.any():
             table["filled_in"] = self._named(new.imputed)
         return table
+
+    def columns(
+        self, X: ArrayLike, levels: Sequence[float] = LEVELS
+    ) -> dict[str, NDArray[np.float64]]:
+        """Predictions at X (n, d) code units by the names of columns.
+
+        Returns
+        -------
+        dict of str to ndarray (n,)
+            For each target ``y_mean``, ``y_sd``, and ``y_lower_L`` and ``y_upper_L`` for each
+            level L in per cent.
+        """
+        parts = [self._columns(rows, levels) for rows in self._rows(X)]
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _named(self, cells: NDArray[np.bool_]) -> list[str]:
         """Names of the marked inputs of each row."""
@@ -241,18 +253,18 @@ class FittedSurrogate(Surrogate):
             texts[row] = ", ".join(names[cells[row]])
         return texts
 
-    def _columns(self, rows: Tensor) -> dict[str, NDArray[np.float64]]:
-        with torch.no_grad():
-            marginals = self._in_output_units(self._latent(rows))
-            mean, sd = marginals.mean, marginals.sd
-            lower, upper = self._ends(marginals, LEVELS)
+    @torch.no_grad()
+    def _columns(self, rows: Tensor, levels: Sequence[float]) -> dict[str, NDArray[np.float64]]:
+        marginals = self._in_output_units(self._latent(rows))
+        mean, sd = marginals.mean, marginals.sd
+        lower, upper = self._ends(marginals, levels) if levels else (mean[:0], mean[:0])
         columns = {}
         for j, target in enumerate(self.targets):
             columns[f"{target}_mean"] = mean[:, j].numpy()
             columns[f"{target}_sd"] = sd[:, j].numpy()
-            for at, level in enumerate(LEVELS):
-                columns[f"{target}_lower_{level * 100:.0f}"] = lower[at, :, j].numpy()
-                columns[f"{target}_upper_{level * 100:.0f}"] = upper[at, :, j].numpy()
+            for at, level in enumerate(levels):
+                columns[f"{target}_lower_{100 * level:.6g}"] = lower[at, :, j].numpy()
+                columns[f"{target}_upper_{100 * level:.6g}"] = upper[at, :, j].numpy()
         return columns
 
     def posterior(self, X: Tensor, observation_noise: bool = False) -> Posterior:
@@ -587,6 +599,16 @@ def _listed(members: Sequence[str] | None) -> list[str] | None:
     return None if members is None else list(members)
 
 
-def load(path: str | Path) -> FittedSurrogate:
-    """Read a surrogate from a ``.us`` file."""
+def load(path: str | Path) -> Any:
+    """Read a surrogate from a ``.us`` file: of a table, or a network of a cell's equations.
+
+    Returns
+    -------
+    FittedSurrogate or CellPINN
+        Either has ``space``, ``targets`` and ``posterior``.
+    """
+    from understudy.models.physics import battery
+
+    if artifact.kind_of(path) == battery.KIND:
+        return battery.load(path)
     return FittedSurrogate.load(path)

@@ -15,7 +15,7 @@ from torch import Tensor
 from understudy.core.errors import UserError
 from understudy.core.simulator import Simulator
 from understudy.core.space import Space
-from understudy.data.cells import Cell, Electrode
+from understudy.data.cells import Cell, Electrode, Electrolyte, Law
 from understudy.simulate.battery.discharge import _import_pybamm
 from understudy.simulate.battery.spm import Drive, check_space, drive_of, times_of
 
@@ -29,8 +29,8 @@ class PyBaMMCell(Simulator):
     Parameters
     ----------
     cell : str or Cell
-        Name of one of PyBaMM's parameter sets, or a cell of ours, which only ``"SPM"`` can run: it
-        says nothing of the electrolyte.
+        Name of one of PyBaMM's parameter sets, or a cell of ours; one without an electrolyte can
+        only be run by ``"SPM"``.
     model : {"SPM", "SPMe", "DFN"}
     current : float or Drive, optional
         A; 1C by default. As of `SingleParticleModel`.
@@ -57,8 +57,8 @@ class PyBaMMCell(Simulator):
     ) -> None:
         if model not in MODELS:
             raise UserError(f"model is one of {', '.join(MODELS)}, found {model!r}")
-        if isinstance(cell, Cell) and model != "SPM":
-            raise UserError(f"{model} needs a set of PyBaMM's: {cell.name!r} has no electrolyte")
+        if isinstance(cell, Cell) and cell.electrolyte is None and model != "SPM":
+            raise UserError(f"{model} needs an electrolyte, of which {cell.name!r} says nothing")
         check_space(space)
         fixed = [name for name in space.names if name.endswith("radius")]
         if fixed:
@@ -89,6 +89,53 @@ class PyBaMMCell(Simulator):
         if isinstance(params, pd.DataFrame):
             return times, torch.from_numpy(self.run_many(params).to_numpy())
         return times, torch.tensor(list(self.run(params).values()), dtype=torch.float64)
+
+    def fields(self, params: Mapping[str, Any] | pd.Series) -> dict[str, Tensor]:
+        """What the finest model, ``"DFN"``, has inside, at the times, in SI units.
+
+        Returns
+        -------
+        dict of str to Tensor
+            ``concentration`` and ``electrolyte`` (T, 60), of the salt and its potential, over the
+            depth; ``depth`` (60,), from the negative collector; of each electrode ``{side}
+            current`` (T, 20), of its particles' surface, and ``{side} stoichiometry``
+            (T, points, 20), from their centres.
+
+        Raises
+        ------
+        UserError
+            If the model is another, or the solver stops before the last time.
+        """
+        if self.model != "DFN":
+            raise UserError(f"only DFN has fields over the depth, not {self.model}")
+        given = {name: float(value) for name, value in self._complete(params).items()}
+        try:
+            solution = self._simulation.solve(
+                [0.0, self.times[-1]], inputs=given, t_interp=np.asarray(self.times)
+            )
+        except self._pybamm.SolverError as error:
+            raise UserError(f"PyBaMM cannot solve this discharge: {error}") from error
+        t = np.asarray(self.times)
+        if float(solution.t[-1]) < t[-1] * (1.0 - 1e-9):
+            raise UserError(f"the discharge ends after {float(solution.t[-1]):.0f} s")
+
+        def of(name: str) -> Tensor:
+            entries = torch.from_numpy(np.array(solution[name].entries))
+            at = torch.from_numpy(np.searchsorted(solution.t, t * (1.0 - 1e-12)))
+            return entries[..., at].movedim(-1, 0)
+
+        found = {
+            "concentration": of("Electrolyte concentration [mol.m-3]"),
+            "electrolyte": of("Electrolyte potential [V]"),
+            "depth": of("x [m]")[0],
+        }
+        for side in _SIDES:
+            capital = side.capitalize()
+            found[f"{side} current"] = of(
+                f"{capital} electrode interfacial current density [A.m-2]"
+            )
+            found[f"{side} stoichiometry"] = of(f"{capital} particle stoichiometry")
+        return found
 
     def _voltages(self, given: dict[str, float]) -> np.ndarray:
         """Voltages (T,)."""
@@ -162,7 +209,7 @@ def _times(value: Any, factor: Any) -> Any:
 
 
 def _values(cell: Cell, pybamm: Any) -> dict[str, Any]:
-    """Parameters of a cell of ours, by PyBaMM's names; of the electrolyte only what SPM reads."""
+    """Parameters of a cell of ours, by PyBaMM's names; without an electrolyte what SPM reads."""
     values: dict[str, Any] = {
         "Electrode height [m]": 1.0,
         "Electrode width [m]": cell.area,
@@ -184,7 +231,43 @@ def _values(cell: Cell, pybamm: Any) -> dict[str, Any]:
     }
     for side in _SIDES:
         values |= _of_electrode(getattr(cell, side), side, pybamm)
+    if cell.electrolyte is not None:
+        values |= _of_electrolyte(cell, cell.electrolyte)
     return values
+
+
+def _of_electrolyte(cell: Cell, salt: Electrolyte) -> dict[str, Any]:
+    def isothermal(law: Law) -> Any:
+        return lambda c_e, T: law(c_e, cell.temperature)
+
+    values: dict[str, Any] = {
+        "Initial concentration in electrolyte [mol.m-3]": salt.concentration,
+        "Separator thickness [m]": salt.separator,
+        "Electrolyte diffusivity [m2.s-1]": isothermal(salt.diffusivity),
+        "Electrolyte conductivity [S.m-1]": isothermal(salt.conductivity),
+        "Cation transference number": isothermal(salt.transference),
+        "Thermodynamic factor": isothermal(salt.thermodynamic_factor),
+    }
+    for part in ("Negative electrode", "Separator", "Positive electrode"):
+        values[f"{part} porosity"] = salt.porosity
+        values[f"{part} Bruggeman coefficient (electrolyte)"] = salt.bruggeman
+    for side in _SIDES:
+        capital, exchange = side.capitalize(), getattr(cell, side).exchange_current
+        values[f"{capital} electrode conductivity [S.m-1]"] = salt.solid_conductivity
+        values[f"{capital} electrode exchange-current density [A.m-2]"] = _with_salt(
+            exchange, salt.concentration
+        )
+    return values
+
+
+def _with_salt(exchange: Callable[[Tensor], Tensor], reference: float) -> Any:
+    """Exchange current that grows with the root of the concentration of salt."""
+    import pybamm
+
+    def law(c_e: Any, c_s: Any, c_max: Any, T: Any) -> Any:
+        return (c_e / reference) ** 0.5 * _symbol(exchange, c_s / c_max, pybamm)
+
+    return law
 
 
 def _of_electrode(electrode: Electrode, side: str, pybamm: Any) -> dict[str, Any]:
