@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from understudy.core.errors import UserError
 from understudy.core.space import Continuous, Space
@@ -19,6 +20,7 @@ from understudy.simulate.pde import Heat
 from understudy.simulate.stream import (
     BreedSampler,
     Buffer,
+    BufferDataset,
     DirectLoss,
     FIFOBuffer,
     FIROBuffer,
@@ -215,6 +217,19 @@ def test_the_learning_rate_is_halved_by_batches():
     study = trainer(schedule=halving(3, 6), max_batches=7)
     study.run()
     assert study._loop.optimizer.param_groups[0]["lr"] == pytest.approx(0.25e-3)
+
+
+def test_a_data_loader_reads_a_buffer_until_it_is_empty():
+    buffer: FIROBuffer = FIROBuffer(200, 10)
+    study = trainer(buffer, 3)
+    study._ensemble.start()
+    while study._ensemble._take():
+        pass
+    batches = list(DataLoader(BufferDataset(buffer, 8), batch_size=None))
+    assert [len(batch) for batch in batches] == [8, 8, 8, 6]
+    assert (
+        len({(int(r), int(s)) for b in batches for r, s in zip(b.runs, b.steps, strict=True)}) == 30
+    )
 
 
 # -- listener and Ctrl-C --------------------------------------------------------------------------

@@ -259,7 +259,8 @@ def test_workers_killed_every_few_seconds_lose_nothing_and_double_nothing():
 
 
 @pytest.mark.slow
-def test_ray_streams_the_same_samples():
+def test_ray_streams_the_same_samples(monkeypatch):
     pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else a busy machine starves its workers
     report = study(Steps(), ReservoirBuffer(40, 5, seed=1), 6, executor="ray").run()
     assert report.frames == 180 and used_once_or_more(report, 180)

@@ -2,7 +2,8 @@
 
 - :class:`OnlineTrainer`, :class:`OnlineSettings`, :class:`OnlineReport`, :class:`OnlineProgress`:
   the study, how it is run, what it did, what it says meanwhile; :func:`validation_batch`.
-- :class:`FIFOBuffer`, :class:`FIROBuffer`, :class:`ReservoirBuffer`: bounded memory.
+- :class:`FIFOBuffer`, :class:`FIROBuffer`, :class:`ReservoirBuffer`: bounded memory;
+  :class:`BufferDataset` for training loops of one's own.
 - :class:`UniformSampler`, :class:`HaltonSampler`, :class:`LatinHypercubeSampler`,
   :class:`BreedSampler`: parameters of the next runs.
 - :class:`Windows`, :class:`Batch`, :class:`DirectLoss`, :class:`NextStepLoss`, :func:`halving`:
@@ -19,6 +20,7 @@ from understudy.simulate.stream.buffers import (
     FIROBuffer,
     ReservoirBuffer,
 )
+from understudy.simulate.stream.dataset import BufferDataset
 from understudy.simulate.stream.external import ExternalSolver
 from understudy.simulate.stream.ledger import DroppedRun
 from understudy.simulate.stream.losses import DirectLoss, NextStepLoss, halving
@@ -44,6 +46,7 @@ __all__ = [
     "BreedSampler",
     "Buffer",
     "BufferClosedError",
+    "BufferDataset",
     "DirectLoss",
     "DroppedRun",
     "ExternalSolver",
