@@ -19,6 +19,7 @@ NETWORKS = {
     "mp-pde": "understudy.models.operators.mp_pde:MPPDE",
     "deeponet": "understudy.models.operators.deeponet:DeepONet",
     "mgno": "understudy.models.operators.mgno:MgNO",
+    "mgno-helmholtz": "understudy.models.operators.mgno:HelmholtzMgNO",
     "cape": "understudy.models.operators.cape:ParameterConditioned",
     "concat-parameters": "understudy.models.operators.cape:ConcatParameters",
 }
