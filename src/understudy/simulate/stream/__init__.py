@@ -24,6 +24,7 @@ from understudy.simulate.stream.dataset import BufferDataset
 from understudy.simulate.stream.external import ExternalSolver
 from understudy.simulate.stream.ledger import DroppedRun
 from understudy.simulate.stream.losses import DirectLoss, NextStepLoss, halving
+from understudy.simulate.stream.reports import Listener, OnlineProgress, OnlineReport, Score
 from understudy.simulate.stream.samplers import (
     HaltonSampler,
     LatinHypercubeSampler,
@@ -31,14 +32,10 @@ from understudy.simulate.stream.samplers import (
     UniformSampler,
 )
 from understudy.simulate.stream.samples import Batch, Sample, Windows
+from understudy.simulate.stream.settings import OnlineSettings
 from understudy.simulate.stream.solver import StreamingSolver
-from understudy.simulate.stream.trainer import (
-    OnlineProgress,
-    OnlineReport,
-    OnlineSettings,
-    OnlineTrainer,
-    validation_batch,
-)
+from understudy.simulate.stream.trainer import OnlineTrainer
+from understudy.simulate.stream.validation import validation_batch
 from understudy.simulate.stream.virtual import VirtualClock
 
 __all__ = [
@@ -54,6 +51,7 @@ __all__ = [
     "FIROBuffer",
     "HaltonSampler",
     "LatinHypercubeSampler",
+    "Listener",
     "NextStepLoss",
     "OnlineProgress",
     "OnlineReport",
@@ -62,6 +60,7 @@ __all__ = [
     "ParameterSampler",
     "ReservoirBuffer",
     "Sample",
+    "Score",
     "StreamingSolver",
     "UniformSampler",
     "VirtualClock",

@@ -33,8 +33,6 @@ class BufferDataset(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         if get_worker_info() is not None:
-            raise UserError(
-                "workers of a data loader cannot read a buffer; set num_workers=0"
-            )
+            raise UserError("workers of a data loader cannot read a buffer; set num_workers=0")
         while samples := self.buffer.get(self.batch_size):
             yield Batch.of(samples, self.windows)

@@ -17,9 +17,9 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +29,14 @@ from understudy.core.loop import Event, Optimizer, Settings, Trainer
 from understudy.simulate.stream import checkpoint as files
 from understudy.simulate.stream.buffers import Buffer
 from understudy.simulate.stream.ensemble import Ensemble
-from understudy.simulate.stream.ledger import DroppedRun, Ledger
+from understudy.simulate.stream.ledger import Ledger
 from understudy.simulate.stream.losses import SampleLoss
+from understudy.simulate.stream.reports import Listener, OnlineProgress, OnlineReport, Score
 from understudy.simulate.stream.samplers import ParameterSampler
-from understudy.simulate.stream.samples import Assembler, Batch, Sample, Windows
+from understudy.simulate.stream.samples import Batch, Sample
+from understudy.simulate.stream.settings import OnlineSettings
 from understudy.simulate.stream.solver import StreamingSolver
-from understudy.simulate.stream.virtual import VirtualClock, VirtualEnsemble
+from understudy.simulate.stream.virtual import VirtualEnsemble
 
 Validation: TypeAlias = Batch | Callable[[nn.Module], Tensor]
 """Samples of fixed runs, or a score to minimise."""
@@ -42,178 +44,6 @@ Validation: TypeAlias = Batch | Callable[[nn.Module], Tensor]
 _ENDLESS = 10**9
 _CHUNK = 1024
 _FOLLOW = 0.02  # share of the newest batch in the loss that is shown
-
-
-@dataclass(frozen=True)
-class OnlineProgress:
-    """A moment of a study, as a listener is told.
-
-    Parameters
-    ----------
-    batch, samples : int
-        Batches and samples that were learned from.
-    seconds : float
-        Since the first batch.
-    loss : float
-        Of training, averaged over the last batches.
-    validation : float or None
-        Last validation score.
-    samples_per_second : float
-    solver_wait, trainer_wait : float
-        Seconds that all solvers together, and the trainer, waited for each other since the first
-        batch; on a virtual clock in its seconds.
-    population, unseen, capacity : int
-        Samples in the buffer, those not used yet, and how many fit.
-    finished, running, simulations : int
-        Runs.
-    frames, bytes_streamed : int
-        Time steps, each counted once.
-    dropped, restarts : int
-        Runs that were struck out, and jobs that were started again.
-    processes : tuple of int
-        Of the workers that stream just now.
-    """
-
-    batch: int
-    samples: int
-    seconds: float
-    loss: float
-    validation: float | None
-    samples_per_second: float
-    solver_wait: float
-    trainer_wait: float
-    population: int
-    unseen: int
-    capacity: int
-    finished: int
-    running: int
-    simulations: int
-    frames: int
-    bytes_streamed: int
-    dropped: int
-    restarts: int
-    processes: tuple[int, ...]
-
-
-Listener: TypeAlias = Callable[[OnlineProgress], None]
-"""Receives each `OnlineProgress`; raising KeyboardInterrupt in it ends the study and keeps it."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """A validation: batch, seconds since the first one, mean loss since the last, and score."""
-
-    batch: int
-    seconds: float
-    loss: float
-    validation: float
-
-
-@dataclass(frozen=True)
-class OnlineReport:
-    """What a study did.
-
-    Parameters
-    ----------
-    reason : str
-        ``"drained"`` (all runs finished, all samples used), ``"steps"``, ``"seconds"``,
-        ``"patience"`` or ``"interrupt"``.
-    history : tuple of Score
-    repetitions : dict of int to int
-        How many samples were used 0, 1, 2, ... times.
-    batches, samples : int
-    seconds, startup_seconds : float
-        From the first batch on, and before it.
-    solver_wait, trainer_wait : float
-        Seconds of waiting for each other after the first batch, all solvers together.
-    frames, bytes_streamed, finished, restarts : int
-    dropped : tuple of DroppedRun
-    warnings : tuple of str
-        Such as a checkpoint that could not be written.
-    """
-
-    reason: str
-    history: tuple[Score, ...]
-    repetitions: dict[int, int]
-    batches: int
-    samples: int
-    seconds: float
-    startup_seconds: float
-    solver_wait: float
-    trainer_wait: float
-    frames: int
-    bytes_streamed: int
-    finished: int
-    restarts: int
-    dropped: tuple[DroppedRun, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def samples_per_second(self) -> float:
-        """Throughput of training."""
-        return self.samples / max(self.seconds, 1e-9)
-
-    @property
-    def best(self) -> float:
-        """Lowest validation score; NaN without one."""
-        return min((score.validation for score in self.history), default=math.nan)
-
-
-@dataclass(frozen=True)
-class OnlineSettings:
-    """How a study is run.
-
-    Parameters
-    ----------
-    batch_size : int
-    windows : Windows
-        Single fields for direct networks, pairs or longer ones for autoregressive networks.
-    max_batches : int, optional
-        Ends the study before all runs have finished; a reservoir has no other bound.
-    max_seconds : float, optional
-    schedule : callable (batch) -> float, optional
-        Learning-rate factor, by batch since the total is not known, see
-        `understudy.simulate.stream.losses.halving`.
-    clip_norm, ema_decay
-        See `understudy.core.loop.Settings`.
-    validate_every : int
-        Batches.
-    patience : int, optional
-        Validations without improvement after which the study ends.
-    runs_per_job : int
-        Runs that a worker computes side by side: for solvers that are fast in batches.
-    restarts : int
-        How often a job whose worker died, or that raised, is started again with its parameters.
-    executor : {"local", "ray"}
-    clock : VirtualClock, optional
-        Run all in one thread, reproducibly; see `understudy.simulate.stream.virtual`.
-    checkpoint : path, optional
-        File of the whole study; goes on from it with :meth:`OnlineTrainer.resume`.
-    checkpoint_seconds : float
-    progress_seconds : float
-        Between two calls of the listener.
-    device, precision : str
-        See `understudy.core.loop.Settings`.
-    """
-
-    batch_size: int = 10
-    windows: Windows = field(default_factory=Windows)
-    max_batches: int | None = None
-    max_seconds: float | None = None
-    schedule: Callable[[int], float] | None = None
-    clip_norm: float | None = None
-    ema_decay: float | None = None
-    validate_every: int = 500
-    patience: int | None = None
-    runs_per_job: int = 1
-    restarts: int = 3
-    executor: Literal["local", "ray"] = "local"
-    clock: VirtualClock | None = None
-    checkpoint: str | Path | None = None
-    checkpoint_seconds: float = 60.0
-    progress_seconds: float = 0.5
-    device: str = "cpu"
-    precision: str = "32-true"
 
 
 class _DrainedError(Exception):
@@ -540,42 +370,3 @@ class OnlineTrainer:
                 raise UserError(
                     f"{path} is of another study: its {name} is {found.get(name)}, here {value}"
                 )
-
-
-def validation_batch(
-    simulator: StreamingSolver,
-    sampler: ParameterSampler,
-    runs: int,
-    windows: Windows | None = None,
-    runs_per_job: int = 50,
-) -> Batch:
-    """Samples of fixed runs, computed here and now.
-
-    Parameters
-    ----------
-    simulator : StreamingSolver
-    sampler : ParameterSampler
-        Of another seed than that of the study.
-    runs : int
-    windows : Windows, optional
-    runs_per_job : int
-        Runs computed side by side; 1 for external solvers.
-
-    Raises
-    ------
-    UserError
-        A run diverged.
-    """
-    windows = windows or Windows()
-    samples: list[Sample] = []
-    for first in range(0, runs, runs_per_job):
-        codes = sampler.draw(min(runs_per_job, runs - first))
-        makers = [Assembler(first + i, x, windows) for i, x in enumerate(codes)]
-        with torch.no_grad():
-            for step, (times, fields) in enumerate(simulator.stream(codes)):
-                if not bool(fields.isfinite().all()):
-                    raise UserError("a validation run diverged; change the seed or the space")
-                rows = zip(makers, times.tolist(), fields.float().clone(), strict=True)
-                made = [maker.add(step, t, field) for maker, t, field in rows]
-                samples += [sample for sample in made if sample is not None]
-    return Batch.of(samples, windows)
