@@ -207,6 +207,14 @@ def test_what_does_not_fit_is_refused():
         fixed(torch.randn(1, 1, 3))
 
 
+def test_a_network_first_used_for_answers_can_be_trained():
+    network, u = MPPDE(1, 1, width=32, depth=1), torch.randn(2, 1, 37)
+    with torch.inference_mode():
+        network(u)
+    network(u).sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
 def test_it_learns_to_move_a_wave_by_a_quarter():
     torch.manual_seed(0)
     network = MPPDE(1, 1, width=32, depth=2, coordinates=False)

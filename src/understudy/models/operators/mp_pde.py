@@ -100,6 +100,7 @@ class Graph:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept must serve a gradient later
 def grid_graph(shape: tuple[int, ...], reach: float, periodic: bool) -> Graph:
     """Points of a regular grid, joined up to a distance of `reach` spacings.
 
