@@ -275,6 +275,13 @@ _SYSTEMS = (
             "A regularised network over time, depth and parameters stands in for the "
             "pseudo-two-dimensional battery solver inside a calibration."
         ),
+        classes=(
+            "understudy.models.physics.battery_p2d.ChargeBalance",
+            "understudy.models.physics.battery_p2d.LithiumInventory",
+            "understudy.models.physics.battery_p2d.P2DPINN",
+            "understudy.simulate.battery.peer.PyBaMMCell",
+        ),
+        reproduction="understudy.reproduce.pinn_battery_p2d",
     ),
     System(
         slug="pinn-battery-spm",

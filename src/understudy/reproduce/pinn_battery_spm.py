@@ -17,33 +17,32 @@ of stoichiometries takes 300 s instead of 1 s, and the surface's weight is 30 in
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from understudy.core.linalg import one_thread
-from understudy.core.surrogate import Surrogate
 from understudy.data.cells import hassanaly2024
 from understudy.models.physics.battery_spm import BatteryPINN, CellData
 from understudy.models.physics.pinn import Training
-from understudy.models.tabular.deep_ensemble import DeepEnsemble
-from understudy.models.tabular.exact_gp import ExactGP
+from understudy.reproduce.battery_curves import (
+    CORNERS,
+    Calibrations,
+    Curves,
+    box_grid,
+    of_networks,
+    rivals,
+    seconds_of,
+)
 from understudy.reproduce.claims import Claim, Scale
 from understudy.simulate.battery import PyBaMMCell, SingleParticleModel
 from understudy.simulate.battery.spm import mesh_of
 
-NOISE = 3e-3
-"""Of a measured voltage, V."""
-
 REFERENCE = {"negative_exchange_current": 0.5, "positive_diffusivity": 1.0}
-CORNERS = ((0.5, 1.0), (0.5, 10.0), (4.0, 1.0), (4.0, 10.0))
 _SHELLS = 32
 _ABSTRACT = "Part II, abstract"
 
@@ -172,7 +171,8 @@ class _Study:
         self.data = corner_data(self.truth.model, 50, seed)
         self.one, self.informed, self.blind = self._together()
         self.two = self._hierarchy()
-        self.rivals = _rivals(self)
+        corners = self.truth.model.evaluate(torch.tensor(CORNERS, dtype=torch.float64))
+        self.rivals = rivals(corners, self.truth.times, size.seconds, seed)
 
     def _training(self, share: float, groups: Mapping[str, float | Tensor]) -> Training:
         n = self.size.points
@@ -288,6 +288,11 @@ def _hierarchy(study: _Study) -> list[Claim]:
     ]
 
 
+def _rival_error(study: _Study, rival: Curves) -> float:
+    rows = study.truth.test[list(UNSEEN)]
+    return float((rival(rows)[0] - study.truth.voltage[list(UNSEEN)]).abs().mean())
+
+
 def _low_data(study: _Study) -> list[Claim]:
     unseen = list(UNSEEN)
     errors = {
@@ -330,163 +335,29 @@ def _low_data(study: _Study) -> list[Claim]:
     return claims
 
 
-# -- what the same four discharges give without a network of physics -------------------------------
-
-Curves = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Means and variances (n, T) of voltages at parameters (n, 2)."""
-
-
-def _rivals(study: _Study) -> dict[str, Curves]:
-    corners = torch.tensor(CORNERS, dtype=torch.float64)
-    curves = study.truth.model.evaluate(corners)
-    seconds = study.size.seconds
-    return {
-        "bilinear interpolation": _blend(curves, lambda x: x),
-        "a polynomial of modes": _modes(curves, corners),
-        "a Gaussian process": _tabular(
-            ExactGP(kernel="rbf", max_seconds=seconds), study, corners, curves
-        ),
-        "an ensemble": _tabular(
-            DeepEnsemble(max_seconds=seconds, seed=study.seeds[0]), study, corners, curves
-        ),
-    }
-
-
-def _rival_error(study: _Study, rival: Curves) -> float:
-    rows = study.truth.test[list(UNSEEN)]
-    return float((rival(rows)[0] - study.truth.voltage[list(UNSEEN)]).abs().mean())
-
-
-def _blend(curves: Tensor, scale: Callable[[Tensor], Tensor]) -> Curves:
-    """Bilinear in scaled parameters."""
-    low, high = (scale(torch.tensor(ends).double()) for ends in (CORNERS[0], CORNERS[3]))
-
-    def evaluate(theta: Tensor) -> tuple[Tensor, Tensor]:
-        u, v = ((scale(theta) - low) / (high - low)).unbind(1)
-        shares = torch.stack([(1 - u) * (1 - v), (1 - u) * v, u * (1 - v), u * v], 1)
-        mean = shares @ curves
-        return mean, torch.zeros_like(mean)
-
-    return evaluate
-
-
-def _modes(curves: Tensor, corners: Tensor) -> Curves:
-    """Proper orthogonal modes; coefficients a polynomial of 1 / first and log second parameter."""
-
-    def features(theta: Tensor) -> Tensor:
-        a, b = 1.0 / theta[:, 0], theta[:, 1].log()
-        return torch.stack([torch.ones_like(a), a, b, a * b], 1)
-
-    middle = curves.mean(0)
-    U, S, Vh = torch.linalg.svd(curves - middle, full_matrices=False)
-    solved = torch.linalg.lstsq(features(corners), U * S).solution
-
-    def evaluate(theta: Tensor) -> tuple[Tensor, Tensor]:
-        mean = middle + features(theta) @ solved @ Vh
-        return mean, torch.zeros_like(mean)
-
-    return evaluate
-
-
-def _tabular(model: Surrogate, study: _Study, corners: Tensor, curves: Tensor) -> Curves:
-    """A surrogate of rows (time, parameters)."""
-    times = study.truth.times
-    T = len(times)
-
-    def rows(theta: Tensor) -> np.ndarray:
-        table = torch.cat([times.repeat(len(theta))[:, None], theta.repeat_interleave(T, 0)], 1)
-        return table.numpy()
-
-    model.fit(rows(corners), curves.reshape(-1).numpy())
-
-    def evaluate(theta: Tensor) -> tuple[Tensor, Tensor]:
-        found = model.predictive(rows(theta))
-        return found.mean.reshape(-1, T), found.sd.square().reshape(-1, T)
-
-    return evaluate
-
-
 # -- calibration -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Posterior:
-    """Posterior on an even grid of the box, and what matters of it.
-
-    Parameters
-    ----------
-    mass : Tensor (g,)
-    theta : Tensor (g, 2)
-    """
-
-    mass: Tensor
-    theta: Tensor
-
-    @classmethod
-    def of(cls, y: Tensor, mean: Tensor, variance: Tensor, theta: Tensor) -> Posterior:
-        """Of data y (T,), with tabulated means and variances (g, T), noise included."""
-        whole = variance + NOISE**2
-        log = -0.5 * ((y - mean).square() / whole + whole.log()).sum(1)
-        return cls((log - log.max()).exp() / (log - log.max()).exp().sum(), theta)
-
-    @property
-    def mean(self) -> Tensor:
-        """(2,)."""
-        return self.mass @ self.theta
-
-    @property
-    def sd(self) -> Tensor:
-        """(2,)."""
-        return (self.mass @ (self.theta - self.mean).square()).sqrt()
-
-    def holds(self, at: Tensor, share: float = 0.95) -> bool:
-        """Whether the smallest region with that share holds the grid point nearest to a truth."""
-        spread = self.theta.amax(0) - self.theta.amin(0)
-        nearest = ((self.theta - at) / spread).square().sum(1).argmin()
-        return float(self.mass[self.mass > self.mass[nearest]].sum()) <= share
-
-
-def box_grid(points: int) -> Tensor:
-    """Even grid (points^2, 2) of the box."""
-    a = torch.linspace(0.5, 4.0, points, dtype=torch.float64)
-    b = torch.linspace(1.0, 10.0, points, dtype=torch.float64)
-    return torch.cartesian_prod(a, b)
 
 
 def _calibration(study: _Study) -> list[Claim]:
     theta, times = box_grid(study.size.grid), study.truth.times
-    truth = torch.tensor([[2.0, 2.0]], dtype=torch.float64)
-    curve = study.truth.model.evaluate(truth)[0]
+    truth = torch.tensor([2.0, 2.0], dtype=torch.float64)
+    curve = study.truth.model.evaluate(truth[None])[0]
     tables = {"reference": (study.truth.model.evaluate(theta), torch.zeros(1))}
-    tables["network"] = _ensemble(study.informed, theta, times)
+    tables["network"] = of_networks(study.informed, theta, times)
     tables |= {name: rival(theta) for name, rival in study.rivals.items()}
-    shift: dict[str, dict[int, float]] = {name: {} for name in tables}
-    held: dict[str, dict[int, float]] = {name: {} for name in tables}
-    for k in range(study.size.noises):
-        g = torch.Generator().manual_seed(100 + k)
-        y = curve + NOISE * torch.randn(len(curve), generator=g, dtype=torch.float64)
-        found = {name: Posterior.of(y, *table, theta) for name, table in tables.items()}
-        right = found["reference"]
-        for name, each in found.items():
-            shift[name][k] = float(((each.mean - right.mean).abs() / right.sd).max())
-            held[name][k] = float(each.holds(truth[0]))
-    said = "; ".join(
-        f"{name}: {np.mean(list(shift[name].values())):.2g} sd, holds the truth in "
-        f"{np.mean(list(held[name].values())):.2g} of the runs"
-        for name in tables
-    )
+    found = Calibrations.of(tables, theta, curve, truth, study.size.noises)
     return [
         Claim.over_seeds(
-            shift["network"],
+            found.shift["network"],
             statement="Calibration through the network finds the posterior of the solver itself.",
             paper_figure="Bayesian calibration from 100 voltages with 3 mV of noise at (2, 2)",
             metric="largest distance of a posterior mean from the solver's, in its deviations",
             bar=1.0,
             direction="at most",
-            reason=said,
+            reason=found.said(),
         ),
         Claim.over_seeds(
-            held["network"],
+            found.held["network"],
             statement="The 95 % region of the network's posterior holds the truth.",
             paper_figure="Bayesian calibration from 100 voltages with 3 mV of noise at (2, 2)",
             metric="share of noise draws in which it does",
@@ -496,30 +367,7 @@ def _calibration(study: _Study) -> list[Claim]:
     ]
 
 
-def _ensemble(model: BatteryPINN, theta: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and variances (n, T) over the networks of a model."""
-    T, parts = len(times), []
-    with torch.no_grad():
-        for rows in theta.split(200):
-            at = times.repeat(len(rows)), rows.repeat_interleave(T, 0)
-            found = model.voltages(*at).reshape(-1, len(rows), T)
-            parts.append(torch.stack([found.mean(0), found.var(0)]))
-    mean, variance = torch.cat(parts, 1).unbind(0)
-    return mean, variance
-
-
 # -- speed -----------------------------------------------------------------------------------------
-
-
-def seconds_of(call: Callable[[], Any], rounds: int = 5) -> float:
-    """Median CPU seconds of a call."""
-    call()
-    taken = []
-    for _ in range(rounds):
-        begin = time.process_time()
-        call()
-        taken.append(time.process_time() - begin)
-    return median(taken)
 
 
 def _speed(study: _Study) -> list[Claim]:

@@ -260,9 +260,7 @@ class BatteryPINN(CellPINN):
                 found = base
             else:
                 offset = base[0] - found[0], base[1] - found[1]
-        return tuple(
-            (share * AMPLITUDES[k] * N[:, k] + offset[k]) * g + found[k] for k in range(2)
-        )
+        return tuple((share * AMPLITUDES[k] * N[:, k] + offset[k]) * g + found[k] for k in range(2))
 
     def _positive(self, time: Tensor, theta: Tensor) -> Tensor:
         """Potential (E, n) of the positive electrode alone, without the cost of the other."""

@@ -167,7 +167,14 @@ class GatedHeads(nn.Module):
         return self.last.of(H, head, h)[..., 0]
 
     def forward(self, x: Jet) -> Jet:
-        """Outputs (E, H, n) at features (E, n, d)."""
+        """Outputs (E, H, n) at features (E, n, d).
+
+        One network takes the features of several (a parent of many) one after the other.
+        """
+        K, E, n, d = x.parts.shape
+        if len(self.start.weight) == 1 and E > 1:
+            out = self(x.map_parts(x.parts.reshape(K, 1, E * n, d))).parts
+            return x.map_parts(out.reshape(K, self.heads, E, n).transpose(1, 2))
         U, V, H = self._branches(self.start(x).tanh())
         rise = V - U
         for gate in self.gates:
