@@ -1,6 +1,7 @@
 """Measure our Fourier neural operator beside those of other packages.
 
     python benchmarks/operators.py speed   time and memory, in turns with each peer
+    python benchmarks/operators.py memory  memory again
     python benchmarks/operators.py page    docs/benchmarks-operators.md
 
 Records are in results/benchmarks/operators. Each peer runs in its environment (benchmarks/setup.sh)
@@ -58,20 +59,33 @@ def asked(peer: str, *arguments: str) -> Record:
 def speed(
     pairs: Annotated[int, typer.Option(help="Turns of each two networks.")] = 15,
     peers: Annotated[str, typer.Option(help="Peers, by commas.")] = ",".join(PEERS),
+    cases: Annotated[str, typer.Option(help="Cases, by commas.")] = ",".join(CASES),
 ) -> None:
     """Time training steps and answers, and how much memory they take."""
     records = json.loads(RECORD.read_text())["records"] if RECORD.exists() else []
-    for case in CASES:
+    for case in cases.split(","):
         for peer in peers.split(","):
             found = asked(peer, case, "times", str(pairs))
             if "failed" not in found:
-                for who in ("ours", "theirs"):
-                    found[f"memory_{who}"] = asked(peer, case, "memory", who)
+                found |= memories(peer, case)
             found |= {"peer": peer, "case": case, "load": os.getloadavg()[0]}
             records = [r for r in records if (r["peer"], r["case"]) != (peer, case)] + [found]
             print(case, peer, found.get("failed") or line(found), flush=True)
             stamp = {"hardware": runner.hardware(1), "measured": time.strftime("%Y-%m-%d")}
             runner.write(RECORD, {**stamp, "records": records})
+
+
+def memories(peer: str, case: str) -> Record:
+    return {f"memory_{who}": asked(peer, case, "memory", who) for who in ("ours", "theirs")}
+
+
+@app.command()
+def memory() -> None:
+    """Measure memory again and leave the times as they are."""
+    found = json.loads(RECORD.read_text())
+    for record in found["records"]:
+        record |= memories(record["peer"], record["case"])
+    runner.write(RECORD, found)
 
 
 def ratios(record: Record, what: str) -> tuple[float, float, float]:
