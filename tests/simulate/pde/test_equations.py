@@ -10,8 +10,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from mpmath import mp
 from scipy.integrate import solve_ivp
 
+from understudy.core.errors import UserError
 from understudy.core.simulator import FieldSimulator
 from understudy.simulate.pde import (
     Advection,
@@ -26,7 +28,7 @@ from understudy.simulate.pde import (
     NavierStokes,
 )
 from understudy.simulate.pde.darcy import solve_darcy
-from understudy.simulate.pde.exponential import ExponentialStep
+from understudy.simulate.pde.exponential import AdamsStep, ExponentialStep, phi
 from understudy.simulate.pde.helmholtz import solve_helmholtz
 from understudy.simulate.pde.semilinear import square
 from understudy.simulate.pde.weno import weno_slope
@@ -69,6 +71,55 @@ def test_functions_of_an_imaginary_step_are_exact():
     assert complex(step.stage) == pytest.approx((np.exp(1.0j) - 1.0) / 2.0j)
     first = (-4.0 - 2.0j + e * (4.0 - 6.0j + (2.0j) ** 2)) / (2.0j) ** 3
     assert complex(step.first) == pytest.approx(first)
+
+
+def test_phi_functions_are_those_of_many_digits():
+    numbers = [0.0, 1e-8, 0.5, 0.999, 1.001, -0.99, -3.0, -1e4, 10.0]
+    found = phi(torch.tensor(numbers, dtype=torch.float64), 5)
+    mp.dps = 100
+    for z, *values in zip(numbers, *found, strict=True):
+        exact = mp.exp(z)
+        for k, value in enumerate(values, start=1):
+            exact = mp.mpf(1) / mp.factorial(k) if z == 0 else (exact - 1 / mp.factorial(k - 1)) / z
+            assert float(value) == pytest.approx(float(exact), rel=2e-15)
+
+
+def test_adams_methods_are_exact_for_a_polynomial_of_the_fourth_degree():
+    # w' = -w + t^4 + 4 t^3 from 0 is t^4
+    L, h = torch.tensor([-1.0], dtype=torch.float64), 0.125
+    step = AdamsStep.of(L, h)
+
+    def nonlinear(w, t):
+        return torch.full_like(w, t**4 + 4.0 * t**3)
+
+    *_, end = step.march(torch.zeros(1, dtype=torch.float64), nonlinear, h, 8)
+    start = deque(step.start.march(torch.zeros(1).double(), nonlinear, h, 3), maxlen=1)[0]
+    behind = (start - (3 * h) ** 4) * math.exp(-5 * h)  # what Runge-Kutta left in three steps
+    assert float(end - behind) == pytest.approx(1.0, abs=1e-13)
+
+
+def test_adams_methods_are_of_fifth_order():
+    def flow(n: int) -> NavierStokes:
+        return NavierStokes(16, 1, 0.5, n, scheme="adams")
+
+    def forced(n: int) -> CombinedEquation:
+        return CombinedEquation(32, 1, 1, 0.5, n, "spectral", scheme="adams")
+
+    assert min(orders(flow, codes(1e-3, 2), (20, 40, 80))) > 4.6
+    assert min(orders(forced, codes(0.5, 0.2, 0.1, 3), (40, 80))) > 4.6
+
+
+def test_adams_and_runge_kutta_agree_and_single_precision_rounds():
+    x = codes(64.0, 2.0, 1.0, 3)
+    exact = last(KuramotoSivashinsky(64, 1, 0, 200), x)
+    adams = last(KuramotoSivashinsky(64, 1, 0, 200, scheme="adams"), x)
+    single = last(KuramotoSivashinsky(64, 1, 0, 200, precision="single"), x)
+    torch.testing.assert_close(adams, exact, rtol=0.0, atol=1e-6)
+    torch.testing.assert_close(single.double(), exact, rtol=0.0, atol=1e-4)
+    assert single.dtype == torch.float32
+    for option in ({"scheme": "euler"}, {"precision": "half"}):
+        with pytest.raises(UserError, match="must be"):
+            KuramotoSivashinsky(**option)
 
 
 def test_a_product_has_no_aliases():

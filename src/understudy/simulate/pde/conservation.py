@@ -34,6 +34,8 @@ from understudy.simulate.pde.exponential import Nonlinear
 from understudy.simulate.pde.random_fields import Sines
 from understudy.simulate.pde.semilinear import (
     SEED,
+    Precision,
+    Scheme,
     SemilinearSimulator,
     derivative,
     square,
@@ -72,10 +74,12 @@ class ConservationLaw(SemilinearSimulator):
         fastest: float,
         substeps: int | None,
         flux: Flux,
+        precision: Precision = "double",
+        scheme: Scheme = "runge-kutta",
     ) -> None:
         if flux not in ("weno", "spectral"):
             raise UserError(f"flux must be 'weno' or 'spectral', found {flux!r}")
-        super().__init__(grid, steps, 1, refinement)
+        super().__init__(grid, steps, 1, refinement, precision, scheme)
         self.duration, self.flux = duration, flux
         crossed = fastest * duration / (steps * self.fine.spacing[0])
         self.substeps = max(1, math.ceil(crossed / COURANT)) if substeps is None else substeps
@@ -103,10 +107,11 @@ class ConservationLaw(SemilinearSimulator):
     def _nonlinear(self, values: dict[str, Tensor]) -> Nonlinear:
         alpha, _, _ = self._coefficients(values)
         n, h = self.fine.shape[0], self.fine.spacing[0]
-        slope = derivative(n) / self.fine.lengths[0]
+        slope = self._rounded(-alpha * derivative(n) / self.fine.lengths[0])
+        alpha = self._rounded(alpha)
 
         def spectral(w: Tensor, t: Tensor | float) -> Tensor:
-            return -alpha * slope * square(w, n)
+            return slope * square(w, n)
 
         def weno(w: Tensor, t: Tensor | float) -> Tensor:
             u = self._inverse(w)
@@ -129,6 +134,9 @@ class Burgers(ConservationLaw):
         Time steps an output; by default enough for every seed.
     flux : {"weno", "spectral"}
         WENO5 where shocks are thinner than cells, spectral where they are resolved.
+    precision : {"double", "single"}
+    scheme : {"runge-kutta", "adams"}
+        See :class:`~understudy.simulate.pde.semilinear.SemilinearSimulator`.
     """
 
     space = Space((Continuous("viscosity", 0.001, 4.0, log=True), SEED))
@@ -141,8 +149,11 @@ class Burgers(ConservationLaw):
         duration: float = 2.0,
         substeps: int | None = None,
         flux: Flux = "weno",
+        precision: Precision = "double",
+        scheme: Scheme = "runge-kutta",
     ) -> None:
-        super().__init__(Grid.of(points), steps, refinement, duration, 2.0, substeps, flux)
+        grid = Grid.of(points)
+        super().__init__(grid, steps, refinement, duration, 2.0, substeps, flux, precision, scheme)
 
     def _check(self, values: dict[str, Tensor]) -> None:
         require_positive(values, "viscosity")
@@ -172,6 +183,9 @@ class CombinedEquation(ConservationLaw):
     flux : {"weno", "spectral"}
     forced : bool
         Whether there is a force.
+    precision : {"double", "single"}
+    scheme : {"runge-kutta", "adams"}
+        See :class:`~understudy.simulate.pde.semilinear.SemilinearSimulator`.
     """
 
     space = Space(
@@ -192,11 +206,16 @@ class CombinedEquation(ConservationLaw):
         substeps: int | None = None,
         flux: Flux = "weno",
         forced: bool = True,
+        precision: Precision = "double",
+        scheme: Scheme = "runge-kutta",
     ) -> None:
         grid = Grid.of(points, upper=16.0)
         bound = 4.0 if forced else 2.5  # five amplitudes of 1/2, and what a force may add
-        super().__init__(grid, steps, refinement, duration, 6.0 * bound, substeps, flux)
-        self.forced = forced
+        fastest = 6.0 * bound
+        super().__init__(
+            grid, steps, refinement, duration, fastest, substeps, flux, precision, scheme
+        )
+        self.forced = self._driven = forced
 
     def _check(self, values: dict[str, Tensor]) -> None:
         bad = values["beta"] < 0
@@ -224,6 +243,7 @@ class CombinedEquation(ConservationLaw):
 
         def forced(w: Tensor, t: Tensor | float) -> Tensor:
             time = torch.as_tensor(t, dtype=torch.float64).expand(len(w))
-            return steepen(w, t) + self._transform(sines.at(x, time).unsqueeze(1))
+            force = self._transform(sines.at(x, time).unsqueeze(1))
+            return steepen(w, t) + self._rounded(force)
 
         return forced

@@ -24,7 +24,14 @@ from understudy.core.space import Continuous, Space
 from understudy.simulate.pde.checks import require_positive
 from understudy.simulate.pde.exponential import Nonlinear
 from understudy.simulate.pde.random_fields import Sines
-from understudy.simulate.pde.semilinear import SEED, SemilinearSimulator, derivative, square
+from understudy.simulate.pde.semilinear import (
+    SEED,
+    Precision,
+    Scheme,
+    SemilinearSimulator,
+    derivative,
+    square,
+)
 
 
 class KuramotoSivashinsky(SemilinearSimulator):
@@ -42,6 +49,9 @@ class KuramotoSivashinsky(SemilinearSimulator):
         Time steps an output; 4, of about 0.05.
     refinement : int
         Of the grid of the computation.
+    precision : {"double", "single"}
+    scheme : {"runge-kutta", "adams"}
+        See :class:`~understudy.simulate.pde.semilinear.SemilinearSimulator`.
     """
 
     channels = ("u",)
@@ -61,10 +71,12 @@ class KuramotoSivashinsky(SemilinearSimulator):
         transient: int = 360,
         substeps: int = 4,
         refinement: int = 1,
+        precision: Precision = "double",
+        scheme: Scheme = "runge-kutta",
     ) -> None:
         if transient < 0:
             raise UserError(f"transient must be at least 0, found {transient}")
-        super().__init__(Grid.of(points), steps, substeps, refinement)
+        super().__init__(Grid.of(points), steps, substeps, refinement, precision, scheme)
         self.transient = transient
 
     def _check(self, values: dict[str, Tensor]) -> None:
@@ -91,7 +103,7 @@ class KuramotoSivashinsky(SemilinearSimulator):
         return q2 - values["viscosity"].reshape(-1, 1, 1) * q2**2
 
     def _nonlinear(self, values: dict[str, Tensor]) -> Nonlinear:
-        n, half_slope = self.fine.shape[0], -0.5 * self._wavenumber(values)
+        n, half_slope = self.fine.shape[0], self._rounded(-0.5 * self._wavenumber(values))
         return lambda w, t: half_slope * square(w, n)
 
     def _draw(self, values: dict[str, Tensor]) -> Tensor:
@@ -99,4 +111,5 @@ class KuramotoSivashinsky(SemilinearSimulator):
         field = sines.at(self.fine.axes()[0]).unsqueeze(1)
         if not self.transient:
             return field
-        return self._inverse(self._after(values, self._transform(field), self.transient))
+        w = self._rounded(self._transform(field))
+        return self._inverse(self._after(values, w, self.transient)).double()

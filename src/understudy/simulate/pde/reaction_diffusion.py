@@ -26,7 +26,14 @@ from understudy.simulate.pde.bases import cosine_basis
 from understudy.simulate.pde.checks import require_positive
 from understudy.simulate.pde.exponential import Nonlinear
 from understudy.simulate.pde.random_fields import Sines, square_field
-from understudy.simulate.pde.semilinear import SEED, SemilinearSimulator, square, wavenumbers
+from understudy.simulate.pde.semilinear import (
+    SEED,
+    Precision,
+    Scheme,
+    SemilinearSimulator,
+    square,
+    wavenumbers,
+)
 
 _TAU = 20.0  # inverse length over which the first state of a pattern varies
 
@@ -40,15 +47,24 @@ class FisherKPP(SemilinearSimulator):
         1024 points, 100 outputs after the first and 1 in PDEBench.
     substeps : int
         Time steps an output.
+    precision : {"double", "single"}
+    scheme : {"runge-kutta", "adams"}
+        See :class:`~understudy.simulate.pde.semilinear.SemilinearSimulator`.
     """
 
     channels = ("u",)
     space = Space((Continuous("diffusivity", 0.1, 5.0), Continuous("growth", 1.0, 10.0), SEED))
 
     def __init__(
-        self, points: int = 256, steps: int = 100, duration: float = 1.0, substeps: int = 2
+        self,
+        points: int = 256,
+        steps: int = 100,
+        duration: float = 1.0,
+        substeps: int = 2,
+        precision: Precision = "double",
+        scheme: Scheme = "runge-kutta",
     ) -> None:
-        super().__init__(Grid.of(points), steps, substeps)
+        super().__init__(Grid.of(points), steps, substeps, precision=precision, scheme=scheme)
         self.duration = duration
 
     def _check(self, values: dict[str, Tensor]) -> None:
@@ -62,8 +78,8 @@ class FisherKPP(SemilinearSimulator):
         return growth - diffusivity * (2.0 * math.pi * wavenumbers(self.fine.shape[0])) ** 2
 
     def _nonlinear(self, values: dict[str, Tensor]) -> Nonlinear:
-        growth, n = values["growth"].reshape(-1, 1, 1), self.fine.shape[0]
-        return lambda w, t: -growth * square(w, n)
+        growth, n = self._rounded(-values["growth"].reshape(-1, 1, 1)), self.fine.shape[0]
+        return lambda w, t: growth * square(w, n)
 
     def _draw(self, values: dict[str, Tensor]) -> Tensor:
         sines = Sines.draw(values["seed"], 2, (0.0, 1.0), (1, 8))
@@ -80,6 +96,9 @@ class FitzHughNagumo(SemilinearSimulator):
         128 along each axis, 100 outputs after the first and 5 in PDEBench.
     substeps : int, optional
         Time steps an output; by default of at most 1/40, which the cubic term needs.
+    precision : {"double", "single"}
+    scheme : {"runge-kutta", "adams"}
+        See :class:`~understudy.simulate.pde.semilinear.SemilinearSimulator`.
     """
 
     channels = ("u", "v")
@@ -98,11 +117,13 @@ class FitzHughNagumo(SemilinearSimulator):
         steps: int = 100,
         duration: float = 5.0,
         substeps: int | None = None,
+        precision: Precision = "double",
+        scheme: Scheme = "runge-kutta",
     ) -> None:
         grid = Grid.of(points, points, lower=-1.0, upper=1.0, placement="cells")
         if substeps is None:
             substeps = max(1, math.ceil(40.0 * duration / max(steps, 1)))
-        super().__init__(grid, steps, substeps)
+        super().__init__(grid, steps, substeps, precision=precision, scheme=scheme)
         self.duration = duration
         self._basis = cosine_basis(points)
 
@@ -118,11 +139,13 @@ class FitzHughNagumo(SemilinearSimulator):
         return -both[:, :, None, None] * (waves[:, None] + waves)
 
     def _nonlinear(self, values: dict[str, Tensor]) -> Nonlinear:
-        k = values["threshold"].reshape(-1, 1, 1)
+        k = self._rounded(values["threshold"].reshape(-1, 1, 1))
+        basis = self._rounded(self._basis)
 
         def reaction(w: Tensor, t: Tensor | float) -> Tensor:
-            u, v = self._inverse(w).unbind(1)
-            return self._transform(torch.stack([u - u**3 - k - v, u - v], dim=1))
+            u, v = (basis.T @ w @ basis).unbind(1)
+            rate = torch.stack([u - u * u * u - k - v, u - v], dim=1)
+            return basis @ rate @ basis.T
 
         return reaction
 
@@ -135,4 +158,4 @@ class FitzHughNagumo(SemilinearSimulator):
         return self._basis @ field @ self._basis.T
 
     def _inverse(self, w: Tensor) -> Tensor:
-        return self._basis.T @ w @ self._basis
+        return self._basis.T @ w.double() @ self._basis
