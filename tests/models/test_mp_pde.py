@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from understudy.core.errors import UserError
 from understudy.models.operators.mp_pde import MPPDE, MessagePassing, grid_graph, radius_graph
 from understudy.models.operators.network import build
+from understudy.models.operators.one_step import OneStepModel
+from understudy.models.operators.training import Training
 
 
 def edges(graph):
@@ -213,6 +215,20 @@ def test_a_network_first_used_for_answers_can_be_trained():
         network(u)
     network(u).sum().backward()
     assert all(p.grad is not None for p in network.parameters())
+
+
+def test_several_times_at_once_roll_out_from_a_file_as_before(tmp_path):
+    torch.manual_seed(0)
+    x = 2 * torch.pi * torch.arange(16) / 16
+    times = torch.arange(12)[:, None, None]
+    runs = torch.sin(x - 0.2 * times + 6.28 * torch.rand(6, 1, 1, 1))
+    model = OneStepModel(MPPDE(2, 4, width=32, depth=1), history=2, bundle=4, pushforward=1)
+    model.fit(runs, dt=0.2, training=Training(steps=3, batch_size=4))
+    path = model.rollout(runs[:2, :2], 6)
+    assert path.shape == (2, 1, 7, 1, 16)
+    model.save(tmp_path / "wave.us")
+    again = OneStepModel.load(tmp_path / "wave.us")
+    torch.testing.assert_close(again.rollout(runs[:2, :2], 6), path)
 
 
 def test_it_learns_to_move_a_wave_by_a_quarter():
