@@ -76,7 +76,7 @@ def test_gradients_of_a_spectral_layer_are_right_twice(modes, space):
         return torch.func.functional_call(layer, {"weight": weight}, (v,))
 
     assert torch.autograd.gradcheck(of, (v, layer.weight))
-    assert torch.autograd.gradgradcheck(of, (v, layer.weight))
+    assert torch.autograd.gradgradcheck(of, (v, layer.weight), fast_mode=True)
 
 
 def test_gradients_of_the_network_are_right():
@@ -98,7 +98,7 @@ def test_large_fields_are_projected_in_parts_that_give_the_same(monkeypatch):
     torch.testing.assert_close(again, gradients)
     with torch.no_grad():
         torch.testing.assert_close(network(u), whole)
-    assert torch.autograd.gradgradcheck(network, u)
+    assert torch.autograd.gradgradcheck(network, u, fast_mode=True)
 
 
 def test_a_network_first_used_for_answers_can_be_trained():
