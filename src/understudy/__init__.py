@@ -6,6 +6,7 @@ What a user meets first, imported when first used:
 `fit`               from a table of runs to a calibrated surrogate
 `load`              read a surrogate from a ``.us`` file
 `load_operator`     read an operator of fields from a ``.us`` file
+`connect`           a surrogate that `understudy serve` serves, from another process or machine
 `write_report`      one HTML page about a surrogate
 `read_table`        read CSV, TSV, Parquet or NPZ into a DataFrame
 `load_dataset`      a named public data set
@@ -30,6 +31,7 @@ _EXPORTS = {
     "fit": "understudy.models.tabular.fit",
     "load": "understudy.models.tabular.fitted",
     "load_operator": "understudy.models.operators.stored",
+    "connect": "understudy.serve.client",
     "write_report": "understudy.report",
     "read_table": "understudy.data.readers",
     "load_dataset": "understudy.data.datasets",
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from understudy.models.tabular.fitted import FittedSurrogate as FittedSurrogate
     from understudy.models.tabular.fitted import load as load
     from understudy.report import write_report as write_report
+    from understudy.serve.client import connect as connect
 
 
 def __getattr__(name: str) -> Any:

@@ -82,6 +82,7 @@ def test_python_runs_the_package_as_the_program() -> None:
         (["predict", "missing.us", "runs.csv"], "missing.us: there is no such file"),
         (["report", "missing.us"], "missing.us: there is no such file"),
         (["show", "missing.us"], "missing.us: there is no such file"),
+        (["serve", "missing.us"], "missing.us: there is no such file"),
         (["demo", "--budget", "soon"], "'soon'"),
     ],
 )
@@ -232,7 +233,13 @@ def completed(words: str, shell: str = "bash") -> list[str]:
 
 
 def test_commands_are_completed() -> None:
-    assert completed("understudy s") == ["show", "sensitivity", "simulate", "systems"]
+    assert completed("understudy s") == [
+        "serve",
+        "show",
+        "sensitivity",
+        "simulate",
+        "systems",
+    ]
     assert completed("understudy e") == ["extrapolate", "emulate"]
 
 
