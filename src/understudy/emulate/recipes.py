@@ -157,7 +157,14 @@ def _guided(data: FieldSet) -> Operator:
     if s.dims > 2:
         raise UserError("cape is for one and two dimensions")
     wide = Sizes(2 * s.inward, 2 * s.outward, 0, s.grid)
-    block = CAPE(s.inward, s.numbers, s.grid.shape, parameter_scale="identity")
+    padding = "circular" if s.periodic else "zeros"
+    block = CAPE(
+        s.inward,
+        s.numbers,
+        s.grid.shape,
+        padding=padding,  # type: ignore[arg-type]
+        parameter_scale="identity",
+    )
     unroll = min(data.fields.shape[1] - 1, 20)
     return CurriculumRollout(
         ParameterConditioned(fno(wide), block),
