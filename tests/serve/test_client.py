@@ -52,7 +52,7 @@ def test_predictions_are_those_of_the_surrogate(
 def test_distributions_are_those_of_the_surrogate(
     remote: RemoteSurrogate, surrogate: FittedSurrogate, X: np.ndarray
 ) -> None:
-    y = torch.from_numpy(NEW[["drag", "lift"]].to_numpy())
+    y = torch.tensor(NEW[["drag", "lift"]].to_numpy())
     found, expected = remote.predictive(X), surrogate.predictive(X)
     torch.testing.assert_close(found.log_density(y), expected.log_density(y), rtol=1e-8, atol=1e-8)
     lift = remote.predictive(X, torch.tensor([1]))

@@ -74,9 +74,10 @@ def test_the_best_point_is_as_good_as_the_best_of_a_dense_grid(surrogate: Fitted
     best = mean[mean[:, 0] <= 4.0, 1].max()
     drag, lift = surrogate.predict(point.codes[None])[0]
     assert drag <= 4.0 + 1e-3
-    assert lift >= best - 0.02 * abs(best)
+    assert lift >= best - 0.002 * abs(best)
 
 
+@pytest.mark.slow
 def test_next_points_differ_are_new_and_repeat_with_the_seed(surrogate: FittedSurrogate) -> None:
     search = wanted(surrogate, constraints=(Constraint("lift", lower=5.0),))
     points = propose(surrogate, search, 2, seed=4)

@@ -21,6 +21,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import Tensor
 
 from understudy.core.space import Categorical, Integer, Space, nearest
@@ -32,6 +34,7 @@ Strategy: TypeAlias = Literal["improve", "best"]
 _DRAWS = 64
 _MOST_ROWS = 1000  # of the training table that are looked at
 _CENTRES = 10
+_STARTS = 4
 
 
 @dataclass(frozen=True)
@@ -274,7 +277,11 @@ def propose(model: FittedSurrogate, wanted: Wanted, points: int, seed: int = 0) 
         for _ in range(points):
             worth = beliefs.worth(float(reference.min()), found, int(rng.integers(2**31 - 1)))
             seen = found if wanted.strategy == "best" else torch.cat([known, found])
-            found = torch.cat([found, finder(Search(worth, cube, 1, centres, seen, rng))])
+            new = finder(Search(worth, cube, 1, centres, seen, rng))
+            if wanted.strategy == "best":
+                starts = torch.cat([new, cube.nearest(centres[:_STARTS])])
+                new = beliefs.polished(starts, cube.levels == 0, worth)
+            found = torch.cat([found, new])
     codes = wanted.region.codes(found)
     feasible = beliefs.feasible(found, seed)
     return [Point(c, f) for c, f in zip(codes.numpy(), feasible.tolist(), strict=True)]
@@ -339,7 +346,7 @@ class _Beliefs:
     def worth(self, reference: float, pending: Tensor, seed: int) -> Callable[[Tensor], Tensor]:
         """What single points (b, 1, f) are worth, (b,)."""
         if self.wanted.strategy == "best":
-            return self._soundness(seed)
+            return self._soundness()
         from botorch.acquisition.logei import (
             qLogExpectedImprovement,
             qLogProbabilityOfFeasibility,
@@ -365,10 +372,9 @@ class _Beliefs:
             **common,
         )
 
-    def _soundness(self, seed: int) -> Callable[[Tensor], Tensor]:
+    def _soundness(self) -> Callable[[Tensor], Tensor]:
         """Minus the loss of the mean, less what constraints lack of their probability."""
-        at, span = self._at(self.wanted.objective.output), self._span
-        z = torch.special.ndtri(torch.tensor(self.wanted.probability, dtype=torch.float64))
+        at, span, z = self._at(self.wanted.objective.output), self._span, self._quantile
 
         def worth(U: Tensor) -> Tensor:
             posterior = self.posterior(U)
@@ -382,6 +388,68 @@ class _Beliefs:
             return value
 
         return worth
+
+    def polished(self, starts: Tensor, free: Tensor, worth: Callable[[Tensor], Tensor]) -> Tensor:
+        """The best point (1, f) after descent from each start (k, f) along free coordinates.
+
+        Where a constraint is active, the gradients of `worth` have a kink that stops a climb;
+        sequential quadratic programming follows it.
+        """
+        moved = [self._descended(start, free) for start in starts] if bool(free.any()) else []
+        candidates = torch.cat([starts, *moved])
+        with torch.no_grad():
+            value = worth(candidates.unsqueeze(1)).nan_to_num(nan=-torch.inf)
+        return candidates[value.argmax()].unsqueeze(0)
+
+    def _descended(self, start: Tensor, free: Tensor) -> Tensor:
+        """Point (1, f) where scipy's SLSQP ends."""
+        at = torch.nonzero(free)[:, 0]
+
+        def part(k: int, u: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            x = torch.from_numpy(u.copy()).requires_grad_()
+            value = self._loss_and_slack(start.index_put((at,), x))[k]
+            (slope,) = torch.autograd.grad(value, x)
+            return float(value.detach()), slope.numpy()
+
+        with torch.no_grad():
+            limits = len(self._loss_and_slack(start)) - 1
+        constraints = [
+            {
+                "type": "ineq",
+                "fun": lambda u, k=k: part(k, u)[0],
+                "jac": lambda u, k=k: part(k, u)[1],
+            }
+            for k in range(1, limits + 1)
+        ]
+        end = minimize(
+            lambda u: part(0, u),
+            start[at].numpy(),
+            jac=True,
+            method="SLSQP",
+            bounds=[(0.0, 1.0)] * len(at),
+            constraints=constraints,
+            options={"maxiter": 40, "ftol": 1e-9},
+        )
+        u = torch.from_numpy(np.clip(end.x, 0.0, 1.0))
+        return start.index_put((at,), u).unsqueeze(0)
+
+    def _loss_and_slack(self, point: Tensor) -> Tensor:
+        """Loss, smooth at a target, and what each limit leaves, in spans of outputs, (1 + c,)."""
+        posterior, span = self.posterior(point.unsqueeze(0)), self._span
+        mean, sd = posterior.mean[0], posterior.variance[0].clamp_min(1e-30).sqrt()
+        objective, at = self.wanted.objective, self._at(self.wanted.objective.output)
+        loss = objective.loss(mean[at]) / span[at]
+        values = [loss.square() if objective.direction == "target" else loss]
+        for constraint in self.wanted.constraints:
+            k = self._at(constraint.output)
+            for excess in constraint.excess(mean[k]):
+                values.append(-(excess + self._quantile * sd[k]) / span[k])
+        return torch.stack(values)
+
+    @property
+    def _quantile(self) -> Tensor:
+        """Standard deviations that a constraint must hold by, of `best`."""
+        return torch.special.ndtri(torch.tensor(self.wanted.probability, dtype=torch.float64))
 
     @property
     def _span(self) -> Tensor:
