@@ -222,6 +222,20 @@ def test_data_that_nothing_explains_are_refused(values: list[float], sentence: s
         calibrate(model, y, {"gain": Uniform(0.0, 1.0)}, {"voltage": 0.003})
 
 
+def test_discharges_that_empty_a_particle_before_the_last_measurement_are_refused() -> None:
+    from understudy.search.calibrate import CurveModel
+    from understudy.simulate.battery import SingleParticleModel
+
+    model = CurveModel(SingleParticleModel(times=(100.0, 3000.0), step=100.0))
+    priors = {
+        "negative_exchange_current": Uniform(0.5, 4.0),
+        "positive_diffusivity": Uniform(1.0, 10.0),
+    }
+    values = torch.tensor([4.0, 3.0], dtype=torch.float64)
+    with pytest.raises(UserError, match="no draw of the prior gives a prediction for every"):
+        calibrate(model, values, priors, {"voltage": 0.003})
+
+
 # -- priors ----------------------------------------------------------------------------------------
 
 

@@ -129,6 +129,24 @@ def test_gradients_are_those_of_finite_differences() -> None:
     assert torch.allclose(gradient[0], change / 2e-5, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("last", [1350.0, 3000.0])
+def test_a_stream_gives_one_time_after_the_other_what_a_solution_holds(last: float) -> None:
+    model = SingleParticleModel(times=(0.0, 60.0, last))
+    whole = model.solve(THETA, profiles=True)
+    moments = list(model.stream(THETA))
+    assert [moment.time for moment in moments] == [0.0, 60.0, last]
+    voltage = torch.stack([moment.voltage for moment in moments], 1)
+    assert torch.allclose(voltage, whole.voltage, equal_nan=True, atol=1e-12)
+    for side in ("negative", "positive"):
+        shells = torch.stack([moment.profiles[side] for moment in moments], 1)
+        assert torch.allclose(shells, whole.profiles[side], atol=1e-12)
+
+
+def test_a_stream_of_other_parameters_is_refused() -> None:
+    with pytest.raises(UserError, match="must have shape"):
+        next(SingleParticleModel().stream(THETA[:, :1]))
+
+
 def test_a_cell_in_a_batch_is_the_cell_alone() -> None:
     model = SingleParticleModel(times=TIMES)
     together = model.evaluate(THETA)

@@ -35,7 +35,7 @@ differentiable with respect to parameters and runs on the CPU.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -110,6 +110,25 @@ class Solution:
     surface: dict[str, Tensor]
     profiles: dict[str, Tensor]
     finished: Tensor
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Discharges of n cells at one time.
+
+    Parameters
+    ----------
+    time : float
+        s.
+    voltage : Tensor (n,)
+        V; NaN once a particle is empty or full.
+    profiles : dict of str to Tensor (n, shells)
+        Mean stoichiometry of each shell, from the centre.
+    """
+
+    time: float
+    voltage: Tensor
+    profiles: dict[str, Tensor]
 
 
 class SingleParticleModel(BatchedSimulator):
@@ -221,6 +240,37 @@ class SingleParticleModel(BatchedSimulator):
             finished=lasting[:, -1],
         )
 
+    def stream(self, X: Tensor) -> Iterator[Moment]:
+        """Discharge the cells of n sets of parameters (n, d), one time after the other.
+
+        Nothing of the past is kept where the diffusivity varies with the stoichiometry: time is
+        stepped, and what is yielded may be summed up, written or learnt from at once.
+        """
+        X = X.to(device="cpu", dtype=torch.float64)
+        if X.ndim != 2 or X.shape[1] != len(self.space):
+            raise UserError(
+                f"parameters must have shape (n, {len(self.space)}), found {tuple(X.shape)}"
+            )
+        given = dict(zip(self.space.names, X.unbind(1), strict=True))
+        sides = [self._side(name, given) for name in _SIDES]
+        marches = [side.law.march(side.start, self.current, self.times) for side in sides]
+        amperes, lasting = _at(self.current, self.times), torch.ones(len(X), dtype=torch.bool)
+        for k, shells in enumerate(zip(*marches, strict=True)):
+            found = [
+                side.at(x.unsqueeze(1), amperes[k : k + 1], self._overpotential)
+                for side, x in zip(sides, shells, strict=True)
+            ]
+            for surface, _ in found:
+                lasting = lasting & (surface[:, 0] > 0.0) & (surface[:, 0] < 1.0)
+            voltage = (found[1][1] - found[0][1])[:, 0]
+            yield Moment(
+                time=self.times[k],
+                voltage=torch.where(lasting, voltage, math.nan),
+                profiles={
+                    name: x.expand(len(X), -1) for name, x in zip(_SIDES, shells, strict=True)
+                },
+            )
+
     # -- one electrode ----------------------------------------------------------------------------
 
     def _electrode(
@@ -230,6 +280,13 @@ class SingleParticleModel(BatchedSimulator):
 
         Particles that are the same in all cells are followed once: n is 1 then.
         """
+        own = self._side(side, given)
+        surface, shells = own.law.follow(own.start, self.current, self.times, profiles)
+        amperes = _at(self.current, self.times)
+        return surface, own.potential(surface, amperes, self._overpotential), shells
+
+    def _side(self, side: str, given: Mapping[str, Tensor]) -> _Side:
+        """One electrode with its parameters."""
         electrode: Electrode = getattr(self.cell, side)
         sign = 1.0 if side == "negative" else -1.0
         one = torch.ones(1, dtype=torch.float64)
@@ -242,17 +299,13 @@ class SingleParticleModel(BatchedSimulator):
         rate = factor["diffusivity"] / radius.square()
         start, rate, outflow = torch.broadcast_tensors(start, rate, outflow)
         mesh = mesh_of(electrode, self.shells)
+        law: _Linear | _Nonlinear
         if callable(electrode.diffusivity):
             law = _Nonlinear(mesh, electrode.diffusivity, rate, outflow, self.step)
-            surface, shells = law.follow(start, self.current, self.times, profiles)
         else:
-            linear = _Linear(mesh, electrode.diffusivity * rate, outflow)
-            surface, shells = linear.follow(start, self.current, self.times, profiles)
-        amperes = _at(self.current, self.times)
-        density = sign * amperes * (radius / (3.0 * volume)).unsqueeze(1)
-        exchange = electrode.exchange_current(surface) * factor["exchange_current"].unsqueeze(1)
-        potential = electrode.potential(surface) + self._overpotential(density / exchange)
-        return surface, potential, shells
+            law = _Linear(mesh, electrode.diffusivity * rate, outflow)
+        density = sign * (radius / (3.0 * volume)).unsqueeze(1)
+        return _Side(electrode, law, start, density, factor["exchange_current"].unsqueeze(1))
 
     def _overpotential(self, ratio: Tensor) -> Tensor:
         """Over-potential of current densities relative to the exchange current."""
@@ -274,6 +327,35 @@ class SingleParticleModel(BatchedSimulator):
                 f"{item.lower:g} to {item.upper:g}"
             )
         return X
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One electrode with its parameters.
+
+    First stoichiometry is (n,); current density of an ampere and factor of the exchange current
+    are (n, 1).
+    """
+
+    electrode: Electrode
+    law: _Linear | _Nonlinear
+    start: Tensor
+    density: Tensor
+    exchange: Tensor
+
+    def potential(
+        self, surface: Tensor, amperes: Tensor, over: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Potential (n, T) with stoichiometries (n, T) at the surface and currents (T,)."""
+        exchange = self.electrode.exchange_current(surface) * self.exchange
+        return self.electrode.potential(surface) + over(amperes * self.density / exchange)
+
+    def at(
+        self, shells: Tensor, amperes: Tensor, over: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Surface and potential (n, T) of shells (n, T, m)."""
+        surface = self.law.surface(shells, amperes)
+        return surface, self.potential(surface, amperes, over)
 
 
 def paper_space() -> Space:
@@ -460,6 +542,17 @@ class _Linear:
                 shells.append(modes @ self.mesh.modes.T)
         return torch.cat(surfaces, 1), torch.cat(shells, 1) if profiles else start.new_empty(0)
 
+    def march(self, start: Tensor, drive: Drive, times: tuple[float, ...]) -> Iterator[Tensor]:
+        """Shells (n, m) at one time after the other; all are computed at once."""
+        _, shells = self.follow(start, drive, times, profiles=True)
+        yield from shells.unbind(1)
+
+    def surface(self, shells: Tensor, amperes: Tensor) -> Tensor:
+        """Values (n, T) at the surface, of shells (n, T, m) and currents (T,)."""
+        last, next_, slope = self.mesh.surface
+        means = last * shells[..., -1] + next_ * shells[..., -2]
+        return means - slope * amperes * (self.outflow / self.rate).unsqueeze(1)
+
     @staticmethod
     def _after(state: Tensor, decay: Tensor, force: Tensor, t: Tensor) -> Tensor:
         """Modes (n, t, m) after times t of a constant force; the first mode does not decay."""
@@ -515,23 +608,24 @@ class _Nonlinear:
         self, start: Tensor, drive: Drive, times: tuple[float, ...], profiles: bool
     ) -> tuple[Tensor, Tensor]:
         """Surface (n, T), and shells (n, T, m) or the outermost, from uniform particles (n,)."""
-        x = start.unsqueeze(1).expand(-1, len(self.mesh.volumes)).contiguous()
         kept = slice(None) if profiles else slice(-2, None)
-        shells = []
+        found = torch.stack([x[:, kept] for x in self.march(start, drive, times)], 1)
+        return self.surface(found, _at(drive, times)), found
+
+    def march(self, start: Tensor, drive: Drive, times: tuple[float, ...]) -> Iterator[Tensor]:
+        """Shells (n, m) at one time after the other, each as it is reached."""
+        x = start.unsqueeze(1).expand(-1, len(self.mesh.volumes)).contiguous()
         for begin, end, amperes in _pieces(drive, times):
             wanted = _within(times, begin, end)
             flux = amperes * self.outflow
             now = begin
             if wanted and wanted[0] == 0.0:
-                shells.append(x[:, kept])
+                yield x
             for time in _grid(begin, min(end, times[-1]), wanted, self.step):
                 x = self._advance(x, flux, time - now)
                 now = time
                 if time in wanted:
-                    shells.append(x[:, kept])
-        found = torch.stack(shells, 1)
-        flux = _at(drive, times) * self.outflow.unsqueeze(1)
-        return self._surface(found, flux), found
+                    yield x
 
     def _conductance(self, x: Tensor) -> Tensor:
         """Conductances (n, m - 1) of the inner faces."""
@@ -560,9 +654,13 @@ class _Nonlinear:
         k2 = _Solve.apply(diagonal, off, balance - 2.0 * volumes * k1, matrix)
         return x + (1.5 * h) * k1 + (0.5 * h) * k2
 
-    def _surface(self, x: Tensor, flux: Tensor) -> Tensor:
-        """Values (n, T) at the surface; the diffusivity there by fixed-point steps."""
+    def surface(self, x: Tensor, amperes: Tensor) -> Tensor:
+        """Values (n, T) at the surface, of shells (n, T, m) and currents (T,).
+
+        The diffusivity there is found by fixed-point steps.
+        """
         last, next_, slope = self.mesh.surface
+        flux = amperes * self.outflow.unsqueeze(1)
         means = last * x[..., -1] + next_ * x[..., -2]
         at = x[..., -1]
         for _ in range(3):
