@@ -6,15 +6,18 @@ import asyncio
 import json
 import logging
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from understudy.core.errors import UserError
+from understudy.serve.application import Service
 from understudy.serve.guard import Guard
 from understudy.serve.limits import Limits
 from understudy.serve.records import JsonLines, Metrics
+from understudy.serve.refusal import Refusal
 from understudy.serve.server import is_loopback
 from understudy.serve.tokens import Tokens, read_tokens
 
@@ -32,10 +35,19 @@ async def fine(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"{}"})
 
 
-def asked(
-    app: Any, host: str = "localhost", tokens: Tokens | None = None, limits: Limits | None = None
-) -> tuple[int, dict[str, Any]]:
+def asked(app: Any, host: str = "localhost", **options: Any) -> tuple[int, dict[str, Any]]:
     """Status and JSON of an answer."""
+    sent = messages(app, [(b"host", host.encode())], **options)
+    return sent[0]["status"], json.loads(sent[1]["body"])
+
+
+def messages(
+    app: Any,
+    headers: list[tuple[bytes, bytes]],
+    tokens: Tokens | None = None,
+    limits: Limits | None = None,
+) -> list[Any]:
+    """What is sent in answer to a request."""
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -48,12 +60,12 @@ def asked(
         "type": "http",
         "method": "GET",
         "path": "/v1/models",
-        "headers": [(b"host", host.encode())],
+        "headers": headers,
         "client": ("127.0.0.1", 5),
     }
     guard = Guard(app, limits or Limits(), tokens, Metrics())
     asyncio.run(guard(scope, receive, send))
-    return sent[0]["status"], json.loads(sent[1]["body"])
+    return sent
 
 
 def test_an_answer_that_takes_too_long_is_given_up() -> None:
@@ -75,6 +87,34 @@ def test_a_failure_is_logged_without_its_text_and_not_told(
     assert "swordfish" not in line
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"), [(b"a-1.b_C", True), (b'"},{"', False), (b"a b", False), (b"a" * 65, False)]
+)
+def test_an_id_of_a_request_is_taken_over_if_it_is_plain(given: bytes, kept: bool) -> None:
+    sent = messages(fine, [(b"host", b"localhost"), (b"x-request-id", given)])
+    found = dict(sent[0]["headers"])[b"x-request-id"]
+    assert (found == given) == kept
+    assert len(found) >= 7
+
+
+def test_of_many_long_analyses_those_beyond_a_few_are_refused() -> None:
+    async def ask_for_many() -> list[object]:
+        service, go = Service({}, Limits()), threading.Event()
+        waiting = [asyncio.create_task(service._analysed(go.wait)) for _ in range(6)]
+        await asyncio.sleep(0)
+        go.set()
+        try:
+            first = await asyncio.gather(*waiting, return_exceptions=True)
+            return [*first, await service._analysed(lambda: "free again")]
+        finally:
+            service.close()
+
+    *first, last = asyncio.run(ask_for_many())
+    refused = [found for found in first if isinstance(found, Refusal)]
+    assert [refusal.status for refusal in refused] == [503, 503]
+    assert last == "free again"
+
+
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]:8000"])
 def test_without_tokens_loopback_names_are_served(host: str) -> None:
     assert asked(fine, host)[0] == 200
@@ -88,7 +128,7 @@ def test_without_tokens_other_names_are_not(host: str) -> None:
 
 
 def test_with_tokens_the_host_may_be_any() -> None:
-    assert asked(fine, "models.example", Tokens.of(["a" * 20]))[0] == 401
+    assert asked(fine, "models.example", tokens=Tokens.of(["a" * 20]))[0] == 401
 
 
 @pytest.mark.parametrize(

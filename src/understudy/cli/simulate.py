@@ -38,7 +38,7 @@ def simulate(
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Simulate random runs of a differential equation into an HDF5 file."""
+    """Simulate random runs of a differential equation into HDF5."""
     if list_all:
         _print_equations(json)
         return 0
