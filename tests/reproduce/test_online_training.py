@@ -37,7 +37,7 @@ def test_the_same_seed_measures_the_same():
 
 def test_online_and_offline_take_the_same_number_of_updates_and_see_their_runs():
     heat, spent = reproduction._heat(SMOKE), SMOKE.heat
-    report = reproduction._online(heat, spent, 1e-3, 0, heat.fixed(2, 1))
+    report = reproduction._online(heat, spent, (1e-3, 0.0), 0, heat.fixed(2, 1))
     assert report.batches == spent.updates
     assert report.finished == spent.online and report.frames == spent.online * heat.frames
     assert sum(report.repetitions.values()) == spent.online * heat.frames
@@ -48,7 +48,7 @@ def test_offline_training_learns_what_it_stores():
     spent = replace(SMOKE.heat, updates=600)
     data = heat.fixed(2, 1)
     errors = [
-        reproduction._offline(heat, replace(spent, updates=n), 3e-3, 0, data, data)
+        reproduction._offline(heat, replace(spent, updates=n), (3e-3, 0.0), 0, data, data)
         for n in (6, 600)
     ]
     assert errors[1] < 0.1 * errors[0]

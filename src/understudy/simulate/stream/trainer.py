@@ -80,7 +80,8 @@ class OnlineTrainer:
     buffer : Buffer
         Empty.
     optimizer : Optimizer, optional
-        By default Adam of rate 1e-3 and weight decay 1e-4, as in the heat study.
+        By default Adam of rate 1e-3, as in the heat study. Its weight decay of 1e-4 is left out:
+        for fields scaled to [0, 1] it bounds what a network reaches.
     loss : callable (model, Batch) -> Tensor (B,)
         See `understudy.simulate.stream.losses`.
     max_simulations : int
@@ -119,7 +120,7 @@ class OnlineTrainer:
         self.model, self.simulator, self.sampler, self.buffer = model, simulator, sampler, buffer
         self.loss, self.workers, self.listener = loss, workers, listener
         self.ledger = Ledger(max_simulations, max(20, 2 * workers * self.settings.runs_per_job))
-        adam = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=1e-4)
+        adam = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3)
         self._loop = _Loop(model, adam, self._loop_settings())
         self._loop.study = self
         self._ensemble = self._source()
