@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # One virtual environment a peer, in .bench/<peer>, all with the same PyTorch.
 # AutoEmulate comes without its dependencies: some of them pull another PyTorch, several GB of CUDA
-# packages and JAX; benchmarks/autoemulate.txt names what it imports. NumPyro needs no PyTorch.
+# packages and JAX; benchmarks/autoemulate.txt names what it imports. NumPyro and the
+# solvers of differential equations need no PyTorch.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -42,13 +43,18 @@ make_environment hebo --no-deps -r benchmarks/hebo.txt
 finish hebo hebo.optimizers.hebo
 make_environment pyro -r benchmarks/pyro.txt
 finish pyro pyro
-if [ ! -e .bench/numpyro/.installed ]; then
-    echo "numpyro: installing into .bench/numpyro"
-    "$python" -m venv .bench/numpyro
-    .bench/numpyro/bin/python -m pip install --quiet --disable-pip-version-check \
-        -r benchmarks/numpyro.txt
-fi
+for name in numpyro exponax jax-cfd py-pde; do # without PyTorch
+    if [ ! -e ".bench/$name/.installed" ]; then
+        echo "$name: installing into .bench/$name"
+        "$python" -m venv ".bench/$name"
+        ".bench/$name/bin/python" -m pip install --quiet --disable-pip-version-check \
+            -r "benchmarks/$name.txt"
+    fi
+done
 finish numpyro numpyro
+finish exponax exponax
+finish jax-cfd jax_cfd
+finish py-pde pde
 make_environment pfns pfns==0.4.2 tabpfn==9.2.0
 finish pfns tabpfn
 make_environment neuraloperator neuraloperator==2.0.0 hypothesis scipy pandas

@@ -44,7 +44,7 @@ from understudy.simulate.pde.semilinear import (
     wavenumbers,
 )
 
-COURANT = 1.0
+COURANT = {"runge-kutta": 1.0, "adams": 0.5}
 
 
 class PeriodicFlow(SemilinearSimulator):
@@ -117,7 +117,7 @@ class PeriodicFlow(SemilinearSimulator):
         u, v = self._velocity(self._transform(start))
         fastest = (u.abs() + v.abs()).amax((1, 2, 3))
         number = fastest * self.interval / (self.substeps * self.fine.spacing[0])
-        require_courant(number, COURANT, "more substeps")
+        require_courant(number, COURANT[self.scheme], "more substeps")
 
     def _linear(self, values: dict[str, Tensor]) -> Tensor:
         return -values["viscosity"].reshape(-1, 1, 1, 1) * self._squares - self.drag
