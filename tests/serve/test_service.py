@@ -553,6 +553,13 @@ def test_the_log_is_json_without_payloads_tokens_or_queries(service: Service) ->
         assert private not in text
 
 
+def test_a_client_that_goes_away_is_no_failure_of_the_service(service: Service) -> None:
+    with opened(service, "Content-Length: 100", "X-Request-ID: gone-1") as connection:
+        connection.sendall(b"{")
+    assert reached(lambda: int(any("gone-1" in line for line in service.lines)), 1)
+    assert not any(json.loads(line)["event"] == "failed" for line in service.lines)
+
+
 @pytest.mark.slow
 def test_a_request_that_is_being_answered_ends_before_the_service(
     model: Path, token_file: Path

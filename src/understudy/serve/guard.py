@@ -189,6 +189,8 @@ class _Body:
         except TimeoutError:
             seconds = f"{self.limits.body_seconds:g} seconds"
             raise Refusal(408, "slow_body", f"the body did not come within {seconds}") from None
+        if message["type"] == "http.disconnect":
+            raise Refusal(400, "disconnected", "the client went away before its body was complete")
         self.answer.body_bytes += len(message.get("body", b""))
         if self.answer.body_bytes > self.limits.body_bytes:
             raise self.too_large()

@@ -78,8 +78,8 @@ class HostedModel:
         scores = evaluation[evaluation["split"] == split]
         outputs = []
         for target, each in zip(surrogate.targets, surrogate.warps, strict=True):
-            row = scores[scores["target"] == target].iloc[0].to_dict()
-            chosen = {key: plain(row[key]) for key in _SCORES if key in row}
+            rows = scores[scores["target"] == target].to_dict("records")
+            chosen = {key: plain(row[key]) for row in rows[:1] for key in _SCORES if key in row}
             outputs.append({"name": target, "transform": warp.to_json(each), "scores": chosen})
         return {
             "name": self.name,
