@@ -15,7 +15,7 @@ records each derivative's own graph. Mixed derivatives are not carried.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -314,7 +314,3 @@ def unit(jet: Jet, lower: float, upper: float) -> Jet:
     if not (math.isfinite(upper - lower) and lower < upper):
         raise ValueError(f"lower must be below upper, found {lower} and {upper}")
     return (2.0 / (upper - lower)) * (jet - 0.5 * (lower + upper))
-
-
-Fields: TypeAlias = Mapping[str, Jet]
-"""Fields of an equation by name."""
