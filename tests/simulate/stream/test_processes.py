@@ -130,6 +130,7 @@ def test_streamed_runs_arrive_whole_and_in_order():
     assert ledger.frames == 180 and ledger.restarts == 0
 
 
+@pytest.mark.slow
 def test_killed_workers_start_again_with_the_same_parameters_and_no_step_comes_twice(tmp_path):
     ledger, buffer = received(Mortal(str(tmp_path)), 2)
     samples = buffer.get(2 * 30)
