@@ -54,7 +54,7 @@ _READING = """
 - With one thread a solver has one core. Other work ran on both cores while these were measured, so that **processor time** is what to go by;
   wall times are the least of the rounds. With two threads spinning threads add to processor time, and wall times are what counts, as
   far as the machine was free, which it was not: with a load of {load} on two cores they are an indication, no more. They were measured with
-  the settings that one thread found.
+  the settings that one thread found, and flow not at all.
 - **Where we stay behind**: at coarse errors and on small grids. A step of ours is some 25 operations that PyTorch dispatches one by one, and
   setting up a run takes about a millisecond; exponax's step is one compiled program, and what we count as setting up is done before.
   An Adams step evaluates the nonlinear term twice where ETDRK4 does four times and has a smaller error, which makes up for that at small
