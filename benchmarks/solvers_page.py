@@ -68,7 +68,7 @@ _READING = """
   with equal steps of ETDRK4 its step in float32 costs as much as ours in single precision, and in float64 two thirds of ours). No solver was given
   the grid that flow needs at 1e-6.
 - Small operations on two threads wait for one another; on this busy machine that made ours several times slower than one thread did. Set
-  `OMP_NUM_THREADS=1` for small grids, and run two processes to use two cores.
+  `OMP_NUM_THREADS=1` for small grids; two processes of half the runs each, which were not measured, should use two cores.
 - py-pde and scipy's implicit methods take one run after the other; on one run instead of a batch the distances are smaller.
 """  # noqa: E501
 

@@ -80,7 +80,8 @@ class FieldSimulator(Simulator):
 
     Runs of a batch do not know of each other: each is what it would be alone. A run that leaves
     the finite numbers is NaN from then on and stops no other, see :func:`diverged`. Fields are
-    computed in float64 and given in float32. Codes and starts may carry gradients.
+    computed in float64, unless a simulator is asked for single precision, and given in float32.
+    Codes and starts may carry gradients.
 
     Attributes
     ----------
