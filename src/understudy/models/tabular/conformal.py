@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -76,6 +77,7 @@ class Conformal:
         return torch.special.ndtr(-radius), torch.special.ndtr(radius)
 
 
+@lru_cache(maxsize=256)
 def _nominal(level: float) -> float:
     """Half-width of the central interval of a standard normal distribution."""
     return float(torch.special.ndtri(torch.tensor(0.5 + 0.5 * level, dtype=torch.float64)))
