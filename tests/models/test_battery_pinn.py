@@ -25,6 +25,7 @@ from understudy.models.physics import (
     LithiumInventory,
     SaltBalance,
     Training,
+    load_network,
 )
 from understudy.models.physics.battery import current_ratio, limited_sinh, overpotential
 from understudy.models.physics.battery_p2d import _Depth
@@ -148,7 +149,7 @@ def test_a_file_predicts_the_same_and_cannot_be_trained(kind: str, tmp_path: Pat
         model = network(parent=model, seeds=(0, 1))
     if kind == "p2d":
         model = p2d(parent=model, seeds=(0, 1))
-    again = understudy.load(model.save(tmp_path / "cell.us"))
+    again = load_network(model.save(tmp_path / "cell.us"))
     times = torch.tensor([0.0, 500.0], dtype=torch.float64)
     assert torch.equal(again.voltage(times, THETA), model.voltage(times, THETA))
     with pytest.raises(UserError, match="cannot be trained"):
@@ -163,6 +164,12 @@ def test_a_file_of_another_thing_is_refused(tmp_path: Path) -> None:
     stored.manifest["network"]["width"] = 7
     artifact.write(path, stored.manifest, stored.tensors)
     with pytest.raises(UserError, match="do not fit together"):
+        load_network(path)
+
+
+def test_a_network_is_no_surrogate_of_a_table(tmp_path: Path) -> None:
+    path = network().save(tmp_path / "cell.us")
+    with pytest.raises(UserError, match="not a surrogate of a table"):
         understudy.load(path)
 
 

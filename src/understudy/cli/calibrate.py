@@ -78,7 +78,7 @@ def calibrate(
 
     priors = read_priors(prior)
     table = understudy.read_table(measurement)
-    of, y = read_measurement(understudy.load(model), table, list(priors.parameters))
+    of, y = read_measurement(_surrogate(model), table, list(priors.parameters))
     listener = None if quiet or json else _Said()
     found = infer(
         *(of, y, priors.parameters, priors.noise, chains, burn_in, samples, seed),
@@ -98,6 +98,15 @@ def calibrate(
         _print_json(found, ranks, output)
     elif not quiet:
         _print(found, ranks, output)
+
+
+def _surrogate(path: Path) -> Any:
+    """Surrogate of a table, or network of a cell's equations."""
+    import understudy
+    from understudy.core.artifact import kind_of
+    from understudy.models.physics.battery import KIND, load_network
+
+    return load_network(path) if kind_of(path) == KIND else understudy.load(path)
 
 
 class _Said:

@@ -10,7 +10,7 @@ the equations only (one level), one that also sees the discharges at the four co
 (low data), and one that sees these and no equation. The hierarchy is a level at one reference and a
 level that corrects it, each with half of the steps at as many points.
 
-What differs from the paper, for all networks alike, to train in a twentieth of its steps: SOAP in
+What differs from the paper, for all networks alike, to train in a tenth of its steps: SOAP in
 place of Adam; a network of the square of the radius, so that the centre needs no residual; the gate
 of stoichiometries takes 300 s instead of 1 s, and the surface's weight is 30 instead of 250.
 """
@@ -63,7 +63,7 @@ class _Size:
 
 _SIZES = {
     Scale.SMOKE: _Size(4, 2, 16, 2, 7, 2, 20, 1.0),
-    Scale.CPU: _Size(1000, 25, 128, 3, 41, 3, 1000, 10.0),
+    Scale.CPU: _Size(3000, 25, 128, 3, 41, 3, 1000, 10.0),
     Scale.PAPER: _Size(30_000, 10_000, 128, 3, 61, 10, 1000, 120.0),
 }
 

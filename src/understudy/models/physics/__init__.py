@@ -10,11 +10,12 @@
 `lbfgs`                     L-BFGS for many networks, each with its own step
 `frozen`                    a parent that others correct
 `gauss_legendre`            nodes and weights of integrals
-`BatteryPINN`, `P2DPINN`, `HierarchicalPINN`   lithium-ion cells
+`BatteryPINN`, `P2DPINN`, `HierarchicalPINN`, `load_network`   lithium-ion cells
 """
 
 from __future__ import annotations
 
+from understudy.models.physics.battery import load_network
 from understudy.models.physics.battery_p2d import (
     P2DPINN,
     ChargeBalance,
@@ -72,6 +73,7 @@ __all__ = [
     "gate",
     "gauss_legendre",
     "lbfgs",
+    "load_network",
     "stack",
     "unit",
     "vanishing",

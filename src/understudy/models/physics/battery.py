@@ -301,7 +301,7 @@ class CellPINN(PINN):
         raise NotImplementedError
 
     def save(self, path: str | Path) -> Path:
-        """Write to a ``.us`` file; `understudy.load` reads it."""
+        """Write to a ``.us`` file; `load_network` reads it."""
         tensors = {name: value for name, value in self.state_dict().items()}
         return artifact.write(path, {"kind": KIND, "network": self.settings()}, tensors)
 
@@ -351,7 +351,7 @@ def scales_from(settings: Mapping[str, Any]) -> Scales:
     return Scales(**{**settings, **sides})
 
 
-def load(path: str | Path) -> CellPINN:
+def load_network(path: str | Path) -> CellPINN:
     """Read a network that `CellPINN.save` wrote; it predicts, but cannot be trained on.
 
     Raises

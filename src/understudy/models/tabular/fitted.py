@@ -599,16 +599,6 @@ def _listed(members: Sequence[str] | None) -> list[str] | None:
     return None if members is None else list(members)
 
 
-def load(path: str | Path) -> Any:
-    """Read a surrogate from a ``.us`` file: of a table, or a network of a cell's equations.
-
-    Returns
-    -------
-    FittedSurrogate or CellPINN
-        Either has ``space``, ``targets`` and ``posterior``.
-    """
-    from understudy.models.physics import battery
-
-    if artifact.kind_of(path) == battery.KIND:
-        return battery.load(path)
+def load(path: str | Path) -> FittedSurrogate:
+    """Read a surrogate from a ``.us`` file."""
     return FittedSurrogate.load(path)
