@@ -145,9 +145,6 @@ class BatteryPINN(CellPINN):
         Times tau of the gates of potentials and of stoichiometries, s; 1 in the paper.
     surface_weight : float
         Of the residual at the surface; 250 in the paper.
-    soft_start : bool
-        Whether the gate of the stoichiometries also weighs the diffusion residual, as it weighs
-        that of the surface.
     hard_centre : bool
         Whether the network sees the square of the radius, so that no lithium flows through the
         centre and the residual stays finite there. In the paper that is a residual, and 2 / rho
@@ -174,7 +171,6 @@ class BatteryPINN(CellPINN):
         start: float = 0.0,
         gates: tuple[float, float] = (TAU, TAU),
         surface_weight: float = 250.0,
-        soft_start: bool = False,
         hard_centre: bool = False,
         scales: Scales | None = None,
     ) -> None:
@@ -184,7 +180,7 @@ class BatteryPINN(CellPINN):
         parameters = paper_factors() if parameters is None else parameters
         super().__init__(cell, scales, parameters, duration, kinetics, seeds, ("radius",))
         self.width, self.start, self.gates = width, float(start), gates
-        self.surface_weight, self.soft_start = surface_weight, soft_start
+        self.surface_weight = surface_weight
         self.hard_centre = hard_centre
         self.reference = dict(reference) if reference is not None else None
         self._check_parent(parent)
@@ -355,7 +351,6 @@ class BatteryPINN(CellPINN):
     def _diffusion(self, points: Tensor) -> list[Term]:
         at, theta = self._at(points, ("time", "radius"), ("radius",))
         x, radius = self._stoichiometries(at, theta), at["radius"].value
-        early = self._gate(Jet(points[..., 0].unsqueeze(0)), 1).value if self.soft_start else 1.0
         terms = []
         for k, (side, law, scales) in enumerate(self._sides()):
             u, factor = x[:, k], self.factor(f"{side}_diffusivity", theta)
@@ -363,7 +358,7 @@ class BatteryPINN(CellPINN):
             inflow = law.diffusion(u.value) * spread
             inflow = inflow + law.diffusion.slope(u.value) * u.d("radius").square()
             scale = 0.5 * self.scales.hours / (scales.start if k == 0 else 1.0 - scales.start)
-            residual = early * scale * (u.d("time") - factor * inflow)
+            residual = scale * (u.d("time") - factor * inflow)
             terms.append(Term(f"diffusion {side}", residual, 10.0, points="interior"))
         return terms
 

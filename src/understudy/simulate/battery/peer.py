@@ -87,7 +87,7 @@ class PyBaMMCell(Simulator):
         """Times (T,) and voltages, (T,) of one set of parameters or (n, T) of a table of n."""
         times = torch.tensor(self.times, dtype=torch.float64)
         if isinstance(params, pd.DataFrame):
-            return times, torch.from_numpy(self.run_many(params).to_numpy())
+            return times, torch.tensor(self.run_many(params).to_numpy())
         return times, torch.tensor(list(self.run(params).values()), dtype=torch.float64)
 
     def fields(self, params: Mapping[str, Any] | pd.Series) -> dict[str, Tensor]:
