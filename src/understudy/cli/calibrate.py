@@ -104,7 +104,8 @@ def _surrogate(path: Path) -> Any:
     """Surrogate of a table, or network of a cell's equations."""
     import understudy
     from understudy.core.artifact import kind_of
-    from understudy.models.physics.battery import KIND, load_network
+    from understudy.models.physics.battery import KIND
+    from understudy.models.physics.stored import load_network
 
     return load_network(path) if kind_of(path) == KIND else understudy.load(path)
 

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from understudy.core.linalg import one_thread
 from understudy.data.cells import hassanaly2024
+from understudy.models.physics.battery import CellData
 from understudy.models.physics.battery_p2d import P2DPINN, ChargeBalance
-from understudy.models.physics.battery_spm import BatteryPINN, CellData
+from understudy.models.physics.battery_spm import BatteryPINN
 from understudy.models.physics.pinn import Training, gauss_legendre
 from understudy.reproduce.battery_curves import (
     CORNERS,

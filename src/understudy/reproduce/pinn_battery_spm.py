@@ -27,7 +27,8 @@ from torch import Tensor
 
 from understudy.core.linalg import one_thread
 from understudy.data.cells import hassanaly2024
-from understudy.models.physics.battery_spm import BatteryPINN, CellData
+from understudy.models.physics.battery import CellData
+from understudy.models.physics.battery_spm import BatteryPINN
 from understudy.models.physics.pinn import Training
 from understudy.reproduce.battery_curves import (
     CORNERS,

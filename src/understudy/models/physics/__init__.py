@@ -15,14 +15,14 @@
 
 from __future__ import annotations
 
-from understudy.models.physics.battery import load_network
+from understudy.models.physics.battery import CellData
 from understudy.models.physics.battery_p2d import (
     P2DPINN,
     ChargeBalance,
     LithiumInventory,
     SaltBalance,
 )
-from understudy.models.physics.battery_spm import BatteryPINN, CellData, HierarchicalPINN
+from understudy.models.physics.battery_spm import BatteryPINN, HierarchicalPINN
 from understudy.models.physics.jet import Jet, cat, coordinates, stack, unit
 from understudy.models.physics.lbfgs import lbfgs
 from understudy.models.physics.networks import Affine, GatedHeads, JetMLP
@@ -44,6 +44,7 @@ from understudy.models.physics.residuals import (
     SelfAdaptiveWeights,
     Term,
 )
+from understudy.models.physics.stored import load_network
 
 __all__ = [
     "P2DPINN",

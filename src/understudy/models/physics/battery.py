@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from understudy.core import artifact
-from understudy.core.artifact import ArtifactError
 from understudy.core.errors import UserError
+from understudy.core.progress import Listener
 from understudy.core.space import Continuous, Space, nearest
 from understudy.data.cells import FARADAY, GAS, Cell, Electrode, Table
-from understudy.models.physics.pinn import PINN
+from understudy.models.physics.pinn import PINN, History, Training
 
 if TYPE_CHECKING:
     from botorch.posteriors import Posterior
@@ -176,6 +176,34 @@ def paper_factors() -> Space:
     )
 
 
+@dataclass(frozen=True)
+class CellData:
+    """Observed fields of discharges.
+
+    Parameters
+    ----------
+    at : Tensor (n, 1 + d)
+        Times and parameters of the potentials.
+    voltage : Tensor (n,)
+    electrolyte : Tensor (n,), optional
+        Potential of the electrolyte.
+    inside : Tensor (m, 2 + d), optional
+        Times, parameters and relative radii of the stoichiometries.
+    stoichiometry : Tensor (m, 2), optional
+        Of both electrodes.
+    weight, inside_weight : Tensor (E, n) and (E, m), optional
+        Inside the squares, of each network: 0 where a network is not shown an observation.
+    """
+
+    at: Tensor
+    voltage: Tensor
+    electrolyte: Tensor | None = None
+    inside: Tensor | None = None
+    stoichiometry: Tensor | None = None
+    weight: Tensor | None = None
+    inside_weight: Tensor | None = None
+
+
 class CellPINN(PINN):
     """Voltage of a cell over time and parameters, by E networks that obey its equations.
 
@@ -231,6 +259,7 @@ class CellPINN(PINN):
         self.register_buffer("_lower", lower.clone(), persistent=False)
         self.register_buffer("_upper", upper.clone(), persistent=False)
         self._laws = tuple(SideLaws.of(getattr(cell, side)) for side in SIDES) if cell else ()
+        self.data: CellData | None = None
 
     # -- what a user calls ------------------------------------------------------------------------
 
@@ -262,6 +291,28 @@ class CellPINN(PINN):
         found = self.voltages(flat[:, 0], flat[:, 1:]).reshape(-1, *X.shape[:-1], 1)
         variance = found.var(0) if len(found) > 1 else torch.zeros_like(found[0])
         return independent_gaussian(found.mean(0), variance.clamp_min(1e-14))
+
+    def fit(
+        self,
+        training: Training | None = None,
+        listener: Listener | None = None,
+        data: CellData | None = None,
+    ) -> History:
+        """Train; what was observed of discharges is one more kind of residual."""
+        self._check_trainable()
+        if data is not None:
+            self.check(data.at[:, 0], data.at[:, 1:])
+        self.data = data
+        return super().fit(training, listener)
+
+    def _check_trainable(self) -> None:
+        """Refuse a network without the laws that it is to obey."""
+        self.laws()
+
+    def _ranges(self) -> dict[str, tuple[float, float]]:
+        """Least and greatest value of each parameter."""
+        ends = zip(self._lower.tolist(), self._upper.tolist(), strict=True)
+        return dict(zip(self.parameters_space.names, ends, strict=True))
 
     def check(self, time: Tensor, theta: Tensor) -> None:
         """Refuse times (T,) or parameters (n, d) outside the trained box."""
@@ -349,30 +400,3 @@ def scales_from(settings: Mapping[str, Any]) -> Scales:
     """Scales that `dataclasses.asdict` took apart."""
     sides = {side: SideScales(**settings[side]) for side in SIDES}
     return Scales(**{**settings, **sides})
-
-
-def load_network(path: str | Path) -> CellPINN:
-    """Read a network that `CellPINN.save` wrote; it predicts, but cannot be trained on.
-
-    Raises
-    ------
-    ArtifactError
-        If the file is another thing, or its parts do not fit together.
-    """
-    from understudy.models.physics.battery_p2d import P2DPINN
-    from understudy.models.physics.battery_spm import BatteryPINN
-
-    stored = artifact.read(path)
-    if stored.manifest["kind"] != KIND:
-        raise ArtifactError(f"{path} holds a {stored.manifest['kind']!r}, not a network of a cell")
-    kinds: dict[str, type[CellPINN]] = {"BatteryPINN": BatteryPINN, "P2DPINN": P2DPINN}
-    try:
-        settings = stored.manifest["network"]
-        model = kinds[settings["class"]].from_settings(settings)
-        model.load_state_dict(stored.tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise ArtifactError(
-            f"{path} holds a network whose parts do not fit together "
-            f"({type(error).__name__}: {str(error).splitlines()[0][:120]})"
-        ) from error
-    return model

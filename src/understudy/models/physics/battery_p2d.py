@@ -47,7 +47,6 @@ import torch
 from torch import Tensor
 
 from understudy.core.errors import UserError
-from understudy.core.progress import Listener
 from understudy.core.space import Space
 from understudy.data.cells import FARADAY, Cell, Electrolyte, Table
 from understudy.models.physics.battery import (
@@ -59,10 +58,10 @@ from understudy.models.physics.battery import (
     paper_factors,
     scales_from,
 )
-from understudy.models.physics.battery_spm import AMPLITUDES, CORRECTION, BatteryPINN, CellData
+from understudy.models.physics.battery_spm import AMPLITUDES, CORRECTION, BatteryPINN
 from understudy.models.physics.jet import Jet, cat, coordinates, stack
 from understudy.models.physics.networks import Affine, GatedHeads
-from understudy.models.physics.pinn import History, Training, frozen, gate, gauss_legendre
+from understudy.models.physics.pinn import frozen, gate, gauss_legendre
 from understudy.models.physics.residuals import (
     BOUNDARY,
     DATA,
@@ -245,7 +244,6 @@ class P2DPINN(CellPINN):
         self.particles = GatedHeads(width, width, 2, generators, bias=False)
         salt = None if cell is None else cell.electrolyte
         self._salt = None if cell is None or salt is None else SaltLaws.of(cell, salt, self.scales)
-        self.data: CellData | None = None
 
     def _check_parent(self, parent: BatteryPINN | None) -> None:
         if parent is None:
@@ -372,25 +370,13 @@ class P2DPINN(CellPINN):
     def samplers(self) -> Mapping[str, Sampler]:
         """Inside, at the ends of the regions, and where integrals are taken."""
         bounds = {"time": (0.0, self.duration)}
-        ends = zip(
-            self.parameters_space.names, self._lower.tolist(), self._upper.tolist(), strict=True
-        )
-        bounds |= {name: (low, high) for name, low, high in ends}
-        inside = Box({**bounds, "depth": (0.0, 1.0), "radius": (0.0, 1.0)}, {}, {"time": self.lean})
+        depths = {"depth": (0.0, 1.0), "radius": (0.0, 1.0)}
+        inside = Box({**bounds, **self._ranges(), **depths}, {}, {"time": self.lean})
         return {"interior": inside, "ends": inside, "integrals": inside}
 
-    def fit(
-        self,
-        training: Training | None = None,
-        listener: Listener | None = None,
-        data: CellData | None = None,
-    ) -> History:
-        """Train; with observed voltages, these are a further kind of residual."""
+    def _check_trainable(self) -> None:
+        super()._check_trainable()
         self._laws_of_salt()
-        if data is not None:
-            self.check(data.at[:, 0], data.at[:, 1:])
-        self.data = data
-        return super().fit(training, listener)
 
     def residuals(self, points: Tensor) -> dict[str, Tensor]:
         """Unweighted residuals (E, n) at points (n, 3 + d): time, parameters, depth, radius."""

@@ -50,6 +50,7 @@ from understudy.core.space import Space
 from understudy.data.cells import Cell
 from understudy.models.physics.battery import (
     SIDES,
+    CellData,
     CellPINN,
     Kinetics,
     Scales,
@@ -70,34 +71,6 @@ CORRECTION, SMALL_CORRECTION = 0.1, 0.01
 
 TAU = 1.0
 """Of the gate, s."""
-
-
-@dataclass(frozen=True)
-class CellData:
-    """Observed fields of discharges.
-
-    Parameters
-    ----------
-    at : Tensor (n, 1 + d)
-        Times and parameters of the potentials.
-    voltage : Tensor (n,)
-    electrolyte : Tensor (n,), optional
-        Potential of the electrolyte.
-    inside : Tensor (m, 2 + d), optional
-        Times, parameters and relative radii of the stoichiometries.
-    stoichiometry : Tensor (m, 2), optional
-        Of both electrodes.
-    weight, inside_weight : Tensor (E, n) and (E, m), optional
-        Inside the squares, of each network: 0 where a network is not shown an observation.
-    """
-
-    at: Tensor
-    voltage: Tensor
-    electrolyte: Tensor | None = None
-    inside: Tensor | None = None
-    stoichiometry: Tensor | None = None
-    weight: Tensor | None = None
-    inside_weight: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -192,7 +165,6 @@ class BatteryPINN(CellPINN):
         self.in_radius = Affine(width + 1, width, generators)
         self.potentials = GatedHeads(width, width, 2, generators)
         self.particles = GatedHeads(width, width, 2, generators, bias=False)
-        self.data: CellData | None = None
 
     # -- fields -----------------------------------------------------------------------------------
 
@@ -312,25 +284,8 @@ class BatteryPINN(CellPINN):
     def samplers(self) -> Mapping[str, Sampler]:
         """Inside of the particles, and their surfaces and centres."""
         bounds = {"time": (self.start, self.duration)}
-        for name, low, high in zip(
-            self.parameters_space.names, self._lower.tolist(), self._upper.tolist(), strict=True
-        ):
-            bounds[name] = (low, high)
-        box = Box({**bounds, "radius": (0.0, 1.0)}, dict(self.reference or {}))
+        box = Box({**bounds, **self._ranges(), "radius": (0.0, 1.0)}, dict(self.reference or {}))
         return {"interior": box, "boundary": box.hold(radius=1.0)}
-
-    def fit(
-        self,
-        training: Training | None = None,
-        listener: Listener | None = None,
-        data: CellData | None = None,
-    ) -> History:
-        """Train; with observed fields, these are a fourth kind of residual."""
-        self.laws()
-        if data is not None:
-            self.check(data.at[:, 0], data.at[:, 1:])
-        self.data = data
-        return super().fit(training, listener)
 
     def residuals(self, points: Tensor) -> dict[str, Tensor]:
         """Unweighted residuals (E, n) at points (n, 2 + d): time, parameters, relative radius."""
