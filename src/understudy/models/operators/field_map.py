@@ -191,10 +191,7 @@ class FieldMap(Operator):
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read from a ``.us`` file."""
-        stored = read_operator(path)
-        if stored.model != cls.model:
-            raise UserError(f"{path} holds a {stored.model!r}, not a {cls.model!r}")
-        return cls.restore(stored)
+        return cls.restore(read_operator(path, cls.model))
 
     @classmethod
     def restore(cls, stored: Stored) -> Self:

@@ -163,8 +163,8 @@ class Stored:
     tensors: dict[str, Tensor]
 
 
-def read_operator(path: str | Path) -> Stored:
-    """Read what :func:`save_operator` wrote.
+def read_operator(path: str | Path, model: str | None = None) -> Stored:
+    """Read what :func:`save_operator` wrote; with `model`, that of another kind is refused.
 
     Raises
     ------
@@ -180,14 +180,14 @@ def read_operator(path: str | Path) -> Stored:
             tuple(shape["shape"]), tuple(shape["lower"]), tuple(shape["upper"]), shape["placement"]
         )
         network = build(stored.manifest["network"])
-        model, settings = stored.manifest["model"], stored.manifest["settings"]
+        kind, settings = stored.manifest["model"], stored.manifest["settings"]
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: its description lacks {error}") from error
     weights, rest = {}, {}
     own = network.state_dict()
     for name, value in stored.tensors.items():
-        kind, _, key = name.partition(".")
-        if kind != "network":
+        part, _, key = name.partition(".")
+        if part != "network":
             rest[name] = value
         elif key in own and own[key].is_complex():
             weights[key] = torch.view_as_complex(value.contiguous())
@@ -197,5 +197,7 @@ def read_operator(path: str | Path) -> Stored:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(f"{path} is damaged: its weights do not fit its network") from error
+    if model is not None and kind != model:
+        raise UserError(f"{path} holds a {kind!r}, not a {model!r}")
     network.eval()
-    return Stored(model, network, grid, settings, rest)
+    return Stored(kind, network, grid, settings, rest)
