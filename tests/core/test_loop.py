@@ -109,6 +109,39 @@ def test_the_best_weights_are_restored():
     assert (float(outcome.score), int(outcome.best_step)) == (1.0, 3)
 
 
+class Counting(Point):
+    """A point that remembers how often it was used, as normalisations remember statistics."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+        self.register_buffer("uses", torch.zeros(()))
+        self.register_buffer("noted", torch.zeros(3), persistent=False)
+
+    def loss(self, step: int) -> torch.Tensor:
+        self.uses += 1
+        return -self.at.sum()
+
+
+def test_buffers_are_those_of_the_best_weights():
+    point = Counting()
+    trainer = Trainer(point, Descent(point), Settings(max_steps=8, validate_every=2))
+    trainer.run(point.loss, scripted(3.0, 1.0, 2.0, 5.0))
+    assert point.at.item() == point.uses.item() == 4
+
+
+def test_buffers_go_on_from_a_checkpoint(tmp_path):
+    path = tmp_path / "state"
+    first = Counting()
+    settings = Settings(max_steps=4, validate_every=2, checkpoint=path)
+    Trainer(first, Descent(first), settings).run(first.loss, scripted(1.0, 2.0))
+    second = Counting()
+    trainer = Trainer(second, Descent(second), Settings(max_steps=8, validate_every=2))
+    trainer.resume(path)
+    assert second.uses.item() == 4
+    trainer.run(second.loss, scripted(3.0, 4.0))
+    assert second.at.item() == second.uses.item() == 2
+
+
 def test_the_last_weights_are_validated_too():
     point, trainer = climber(Settings(max_steps=7, validate_every=5))
     outcome = trainer.run(climb(point), scripted(2.0, 1.0))

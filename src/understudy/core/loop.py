@@ -191,10 +191,13 @@ class Trainer:
         self._backward: Callable[[Tensor], None] = torch.Tensor.backward
         self._setup_fabric()
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
+        kept = self.model.state_dict()  # buffers such as the statistics of normalisations
+        self._buffers = [b for name, b in self.model.named_buffers() if name in kept]
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         keep_average = self.settings.ema_decay is not None
         self._average = [p.detach().clone() for p in self._parameters] if keep_average else []
         self._best: list[Tensor] = []
+        self._best_buffers: list[Tensor] = []
         self._score: Tensor | None = None
         self._best_step: Tensor | None = None
         self._waited = 0
@@ -205,7 +208,7 @@ class Trainer:
         validate: Callable[[], Tensor] | None = None,
         on_step: Callable[[Event], None] | None = None,
     ) -> Outcome:
-        """Train, and leave the best weights in the model.
+        """Train, and leave the best weights, and the buffers that go with them, in the model.
 
         Parameters
         ----------
@@ -296,6 +299,8 @@ class Trainer:
                 self._best_step = torch.zeros_like(score, dtype=torch.long)
                 self._best = [p.detach().clone() for p in self._parameters]
             better = score < self._score
+            if not better.ndim and (bool(better) or not self._best_buffers):
+                self._best_buffers = [b.detach().clone() for b in self._buffers]
             self._waited = 0 if bool(better.any()) else self._waited + 1
             self._score = torch.where(better, score, self._score)
             self._best_step = torch.where(better, self.step, self._best_step)
@@ -326,6 +331,8 @@ class Trainer:
         keep = self._best if self._best else self._average
         for parameter, value in zip(self._parameters, keep, strict=False):
             parameter.data.copy_(value)
+        for buffer, value in zip(self._buffers, self._best_buffers, strict=False):
+            buffer.copy_(value)
 
     # -- resumption ---------------------------------------------------------------------------
 
@@ -334,6 +341,8 @@ class Trainer:
         state = {f"model.{i}": p.detach() for i, p in enumerate(self._parameters)}
         state |= {f"average.{i}": value for i, value in enumerate(self._average)}
         state |= {f"best.{i}": value for i, value in enumerate(self._best)}
+        state |= {f"buffer.{i}": b.detach() for i, b in enumerate(self._buffers)}
+        state |= {f"best_buffer.{i}": value for i, value in enumerate(self._best_buffers)}
         for i, slots in self.optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{i}.{k}": v for k, v in slots.items() if isinstance(v, Tensor)}
         if self._score is not None and self._best_step is not None:
@@ -348,6 +357,10 @@ class Trainer:
         for i, parameter in enumerate(self._parameters):
             parameter.data.copy_(state[f"model.{i}"])
         self._average = [state[f"average.{i}"].clone() for i in range(len(self._average))]
+        for i, buffer in enumerate(self._buffers):
+            buffer.copy_(state[f"buffer.{i}"])
+        kept = [i for i in range(len(self._buffers)) if f"best_buffer.{i}" in state]
+        self._best_buffers = [state[f"best_buffer.{i}"].clone() for i in kept]
         if "score" in state:
             self._score, self._best_step = state["score"].clone(), state["best_step"].clone()
             self._best = [state[f"best.{i}"].clone() for i in range(len(self._parameters))]
