@@ -130,7 +130,7 @@ def test_a_network_learns_from_a_program(tmp_path):
 
 
 def listing(language: str) -> str:
-    found = re.search(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    found = re.search(rf"```{language}[^\n]*\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert found is not None
     return found[1]
 
