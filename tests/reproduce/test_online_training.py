@@ -8,7 +8,7 @@ from scipy.integrate import solve_ivp
 from understudy.core.systems import find
 from understudy.reproduce import Scale
 from understudy.reproduce import online_training as reproduction
-from understudy.reproduce.online_training_problems import Lorenz, Paced
+from understudy.reproduce.online.problems import Lorenz, Paced
 from understudy.simulate.stream import UniformSampler
 
 SMOKE = reproduction._SIZES[Scale.SMOKE]

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from understudy.core.systems import find
-from understudy.reproduce import Scale, battery_curves, pinn_battery_p2d, pinn_battery_spm
-from understudy.reproduce.battery_curves import CORNERS, GridPosterior, blend, box_grid, modes
+from understudy.reproduce import Scale, pinn_battery_p2d, pinn_battery_spm
+from understudy.reproduce.battery import curves as measuring
+from understudy.reproduce.battery.curves import CORNERS, GridPosterior, blend, box_grid, modes
 from understudy.simulate.battery import SingleParticleModel
 
 SPM = SingleParticleModel(times=(50.0, 400.0, 1000.0), kinetics="linear")
@@ -85,5 +86,5 @@ def test_squares_of_discharges_hold_as_many_as_they_say() -> None:
 
 def test_seconds_are_the_median_of_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([0.0, 5.0, 10.0, 11.0, 20.0, 23.0])
-    monkeypatch.setattr(battery_curves.time, "process_time", lambda: next(ticks))
-    assert battery_curves.seconds_of(lambda: None, rounds=3) == 3.0
+    monkeypatch.setattr(measuring.time, "process_time", lambda: next(ticks))
+    assert measuring.seconds_of(lambda: None, rounds=3) == 3.0

@@ -28,7 +28,7 @@ from understudy.core.loop import Settings, Trainer, shuffled_batches
 from understudy.models.operators.fno import FNO
 from understudy.models.operators.mp_pde import MPPDE
 from understudy.reproduce.claims import Claim, Scale
-from understudy.reproduce.online_training_problems import Lorenz, Paced
+from understudy.reproduce.online.problems import Lorenz, Paced
 from understudy.simulate.pde import CombinedEquation, Heat
 from understudy.simulate.stream import (
     Batch,

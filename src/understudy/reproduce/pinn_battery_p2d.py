@@ -27,7 +27,7 @@ from understudy.models.physics.battery import CellData
 from understudy.models.physics.battery_p2d import P2DPINN, ChargeBalance
 from understudy.models.physics.battery_spm import BatteryPINN
 from understudy.models.physics.pinn import Training, gauss_legendre
-from understudy.reproduce.battery_curves import (
+from understudy.reproduce.battery.curves import (
     CORNERS,
     Calibrations,
     Curves,

@@ -30,7 +30,7 @@ from understudy.data.cells import hassanaly2024
 from understudy.models.physics.battery import CellData
 from understudy.models.physics.battery_spm import BatteryPINN
 from understudy.models.physics.pinn import Training
-from understudy.reproduce.battery_curves import (
+from understudy.reproduce.battery.curves import (
     CORNERS,
     Calibrations,
     Curves,

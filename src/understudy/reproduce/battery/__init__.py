@@ -1,0 +1,1 @@
+"""What the reproductions of networks of cells measure against."""

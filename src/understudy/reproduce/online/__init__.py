@@ -1,0 +1,1 @@
+"""What the reproduction of online training is run on."""
