@@ -75,7 +75,7 @@ def emulate(
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Train an operator that stands in for the solver of a differential equation."""
+    """Train an operator that stands in for a solver."""
     if list_all:
         _print_models(json)
         return 0
