@@ -86,8 +86,8 @@ class Page:
     Parameters
     ----------
     browser : Browser
-    path : Path
-        HTML file to open.
+    path : Path or str
+        HTML file to open, or an address.
     width, height : int
         Of the window.
     dark : bool
@@ -97,7 +97,7 @@ class Page:
     def __init__(
         self,
         browser: Browser,
-        path: Path,
+        path: Path | str,
         *,
         width: int = 1280,
         height: int = 900,
@@ -111,18 +111,21 @@ class Page:
         self._session = attached["sessionId"]
         browser.pages[self._session] = self
         for domain in ("Page", "Runtime", "Log", "Network"):
-            self._call(f"{domain}.enable")
+            self.call(f"{domain}.enable")
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        self._call("Emulation.setDeviceMetricsOverride", **size)
+        self.call("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._call("Emulation.setEmulatedMedia", features=[scheme])
-        self._call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        address = path if isinstance(path, str) else path.resolve().as_uri()
+        self.call("Page.navigate", url=address)
         while not self._loaded:
             browser.listen()
 
     def run(self, expression: str) -> Any:
         """Value of a JavaScript expression in the page."""
-        found = self._call("Runtime.evaluate", expression=expression, returnByValue=True)
+        found = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         if "exceptionDetails" in found:
             raise RuntimeError(str(found["exceptionDetails"]))
         return found["result"].get("value")
@@ -136,8 +139,13 @@ class Page:
 
     def pdf(self) -> bytes:
         """Print the page."""
-        printed = self._call("Page.printToPDF", printBackground=True, preferCSSPageSize=True)
+        printed = self.call("Page.printToPDF", printBackground=True, preferCSSPageSize=True)
         return base64.b64decode(printed["data"])
+
+    def screenshot(self, whole: bool = False) -> bytes:
+        """PNG of the window, or of the whole page."""
+        taken = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+        return base64.b64decode(taken["data"])
 
     def note(self, method: str, details: dict[str, Any]) -> None:
         """Keep what the page complains of and what it asks for."""
@@ -152,5 +160,6 @@ class Page:
         elif method == "Network.requestWillBeSent":
             self.requests.append(details["request"]["url"])
 
-    def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send a command about this page and return its result."""
         return self._browser.call(method, self._session, **parameters)

@@ -100,12 +100,12 @@ def test_an_id_of_a_request_is_taken_over_if_it_is_plain(given: bytes, kept: boo
 def test_of_many_long_analyses_those_beyond_a_few_are_refused() -> None:
     async def ask_for_many() -> list[object]:
         service, go = Service({}, Limits()), threading.Event()
-        waiting = [asyncio.create_task(service._analysed(go.wait)) for _ in range(6)]
+        waiting = [asyncio.create_task(service.analysed(go.wait)) for _ in range(6)]
         await asyncio.sleep(0)
         go.set()
         try:
             first = await asyncio.gather(*waiting, return_exceptions=True)
-            return [*first, await service._analysed(lambda: "free again")]
+            return [*first, await service.analysed(lambda: "free again")]
         finally:
             service.close()
 

@@ -17,6 +17,7 @@ from understudy import __version__
 from understudy.core.space import nearest
 from understudy.models.tabular.conformal import LEVELS
 from understudy.serve import examples, formats
+from understudy.serve.explorer_routes import add_explorer
 from understudy.serve.formats import JSON, NPZ, to_json
 from understudy.serve.guard import Guard
 from understudy.serve.hosted import MIXTURE, HostedModel, plain
@@ -130,13 +131,13 @@ class Service:
         if samples > self.limits.samples or samples < 16 or samples & (samples - 1):
             message = f"a power of two from 16 to {self.limits.samples} is expected"
             raise invalid([Problem("samples", message)])
-        rows = await self._analysed(lambda: model.sensitivity(samples, seed))
+        rows = await self.analysed(lambda: model.sensitivity(samples, seed))
         return _json({"model": model.name, "samples": samples, "seed": seed, "indices": rows})
 
     async def optimize(self, model: HostedModel, body: OptimizeBody) -> Response:
         """Next points, with what is predicted there."""
         wanted = body.wanted(model.surrogate, self.limits.points)
-        found = await self._analysed(
+        found = await self.analysed(
             lambda: propose(model.surrogate, wanted, body.points, body.seed)
         )
         X = np.stack([point.codes for point in found])
@@ -152,7 +153,7 @@ class Service:
         ]
         return _json({"model": model.name, "strategy": body.strategy, "points": points})
 
-    async def _analysed(self, work: Callable[[], T]) -> T:
+    async def analysed(self, work: Callable[[], T]) -> T:
         """Result of work that takes seconds, one at a time and few waiting (503)."""
         if self._analyses >= _MOST_ANALYSES:
             raise Refusal(503, "busy", "too many searches at a time; try again", retry_after=5)
@@ -201,6 +202,7 @@ def application(service: Service, metrics: Metrics) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _failed)
     _add_routes(app, service, metrics)
+    add_explorer(app, service)
     return app
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from understudy.serve.explorer import pages
 from understudy.serve.formats import JSON, to_json
 from understudy.serve.limits import Limits
 from understudy.serve.records import Metrics, log
@@ -29,7 +30,7 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = ("/healthz",)
-"""Paths that need no token."""
+"""Paths that need no token and are always answered; the page's files need no token either."""
 
 _LOOPBACK = re.compile(rb"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -106,7 +107,7 @@ class Guard:
                 message = "without tokens only localhost is served; the Host header names another"
                 raise Refusal(421, "wrong_host", message)
             return address
-        if scope["path"] in OPEN:
+        if scope["path"] in OPEN or scope["path"] in pages():
             return address
         client = self._tokens.client(headers.get(b"authorization"))
         if client is None:

@@ -1,0 +1,48 @@
+// Numbers as text.
+
+const MINUS = "\u2212";
+
+const signed = (text) => text.replace(/-/g, MINUS);
+
+// A number with some significant digits: 0.0123, 4.5, 12 300, 6.5e−14.
+export function number(value, digits = 4) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  if (size >= 1e6 || size < 1e-4) {
+    return signed(Number(value.toPrecision(digits)).toExponential().replace("e+", "e"));
+  }
+  return grouped(Number(value.toPrecision(digits)).toString());
+}
+
+// A number with a fixed number of decimals, for columns that line up.
+export function fixed(value, decimals) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  return grouped(value.toFixed(decimals));
+}
+
+function grouped(text) {
+  const [whole, part] = text.split(".");
+  const spaced = whole.length > 5 ? whole.replace(/\B(?=(\d{3})+$)/g, "\u202f") : whole;
+  return signed(part ? spaced + "." + part : spaced);
+}
+
+// Texts of a mean and its interval, with the digits that the width makes worth reading.
+export function interval({ mean, lower, upper }) {
+  if (mean === null) return { mean: "–", ends: "–" };
+  const width = upper !== null && lower !== null ? upper - lower : 0;
+  const decimals = width > 0 ? 1 - Math.floor(Math.log10(width)) : 4;
+  const size = Math.max(Math.abs(mean), Math.abs(lower ?? 0), Math.abs(upper ?? 0));
+  if (decimals > 8 || size >= 1e7) {
+    return { mean: number(mean), ends: number(lower) + " … " + number(upper) };
+  }
+  const text = (v) => fixed(v, Math.max(0, Math.min(8, decimals)));
+  return { mean: text(mean), ends: text(lower) + " … " + text(upper) };
+}
+
+export const percent = (share) => Math.round(100 * share) + " %";
+
+// Round to significant digits, as a number.
+export const rounded = (value, digits = 5) => Number(value.toPrecision(digits));
+
+export const counted = (n, noun) => n.toLocaleString("en").replace(/,/g, "\u202f") + " " + noun + (n === 1 ? "" : "s");
