@@ -137,13 +137,13 @@ def invert(model: FittedSurrogate, aim: Aim, points: int, seed: int = 0) -> list
 def distinct(U: Tensor, worth: Tensor, points: int) -> Tensor:
     """Rows of points U (n, f), from the worthiest (n,) on, that differ from those before them."""
     order = worth.argsort(descending=True)
-    near = torch.cdist(U[order], U[order]) < _APART * U.shape[1] ** 0.5
+    sorted_, apart = U[order], _APART * U.shape[1] ** 0.5
     free = torch.ones(len(U), dtype=torch.bool)
     chosen: list[int] = []
     while len(chosen) < points and bool(free.any()):
         k = int(free.to(torch.uint8).argmax())
         chosen.append(k)
-        free &= ~near[k]
+        free &= (sorted_ - sorted_[k]).norm(dim=1) >= apart
     return order[chosen]
 
 

@@ -9,20 +9,19 @@ export class Latest {
     this.waiting = null;
   }
 
-  get idle() {
-    return !this.busy;
-  }
-
   async push(argument) {
     this.waiting = { argument };
     if (this.busy) return;
     this.busy = true;
-    while (this.waiting) {
-      const next = this.waiting.argument;
-      this.waiting = null;
-      await this.work(next);
+    try {
+      while (this.waiting) {
+        const next = this.waiting.argument;
+        this.waiting = null;
+        await this.work(next);
+      }
+    } finally {
+      this.busy = false;
     }
-    this.busy = false;
   }
 }
 

@@ -26,10 +26,10 @@ const sliders = new Sliders(at("sliders"), move);
 const predictions = new Predictions(at("predictions"), chooseOutput);
 const slices = new Slices(at("slices"), move);
 const views = {
-  map: new PlaneView(state, { moved: move, asked: () => settle(), saved: save }),
+  map: new PlaneView(state, { moved: move, saved: save, complain }),
   influence: new Influence(state),
   doubt: new Doubt(state, { go }),
-  finder: new Finder(state, { go }),
+  finder: new Finder(state, { go, complain }),
   upload: new Upload(state),
 };
 const tabs = new Tabs(document.querySelector('[role="tablist"]'), chooseView);
@@ -58,15 +58,24 @@ function chooseOutput(name) {
   predictions.choose(name);
   showSubject();
   drawSlices();
-  views[state.view]?.enter();
+  enter();
   settle();
 }
 
 function chooseView(name) {
   state.view = name;
   if (name === "slices") drawSlices();
-  views[name]?.enter();
+  enter();
   settle();
+}
+
+// Let the shown view look at the present model, output and level.
+async function enter() {
+  try {
+    await views[state.view]?.enter();
+  } catch (error) {
+    complain(error);
+  }
 }
 
 const settle = debounced(() => follower.push({ settled: true }), SETTLED);
@@ -161,7 +170,7 @@ async function openModel(name, said = { inputs: {} }) {
   at("slices-more").textContent = left > 0 ? `The first ${MOST} of ${model.inputs.length} inputs.` : "";
   for (const view of Object.values(views)) view.show(said);
   tabs.show(state.view);
-  views[state.view]?.enter();
+  enter();
   showSubject();
   await follower.push({ settled: true });
 }
@@ -226,7 +235,7 @@ async function begin() {
   at("level").addEventListener("change", () => {
     state.level = Number(at("level").value);
     showLevel();
-    views[state.view]?.enter();
+    enter();
     follower.push({ settled: true });
   });
   at("model").addEventListener("change", () => openModel(at("model").value).catch(complain));

@@ -47,12 +47,12 @@ class Model {
     return Number.isFinite(value) && whole && (!input.log || value > 0) ? value : undefined;
   }
 
-  // How near each run is to a point in all inputs but one, from 0 to 1.
+  // How near each run is to a point in all inputs but some, from 0 to 1.
   nearness(values, without) {
     const n = this.runs[this.inputs[0].name].length, sums = new Float64Array(n);
     let others = 0;
     this.inputs.forEach((input, j) => {
-      if (input.name === without) return;
+      if (without.includes(input.name)) return;
       others += 1;
       const here = place(input, values[input.name]), column = this.units[j];
       for (let i = 0; i < n; i++) sums[i] += input.kind === "categorical" ? Number(column[i] !== here) : (column[i] - here) ** 2;

@@ -42,6 +42,18 @@ export function interval({ mean, lower, upper }) {
 
 export const percent = (share) => Math.round(100 * share) + " %";
 
+// A probability; none is called certain.
+export const likely = (p) => (p > 0.999 ? "> 99.9 %" : p < 0.001 ? "< 0.1 %" : Number((100 * p).toPrecision(2)) + " %");
+
+// A value of an input with as many digits as its range makes worth reading.
+export function valueText(input, value) {
+  if (typeof value !== "number") return String(value);
+  if (input.kind !== "continuous") return grouped(String(value));
+  if (input.log) return number(value, 4);
+  const decimals = 3 - Math.floor(Math.log10(input.upper - input.lower));
+  return decimals > 8 || decimals < -4 ? number(value) : fixed(value, Math.max(0, decimals));
+}
+
 // Round to significant digits, as a number.
 export const rounded = (value, digits = 5) => Number(value.toPrecision(digits));
 

@@ -45,11 +45,11 @@ export class Picture {
     this.scales = { x, y };
   }
 
-  axes() {
+  axes({ grid = true } = {}) {
     const { box, pen, scales } = this;
     pen.lineWidth = 1;
-    this.#across(scales.y.ticks(Math.max(2, Math.floor((box.bottom - box.top) / 42))));
-    this.#down(scales.x.ticks(Math.max(2, Math.floor((box.right - box.left) / 62))));
+    this.#across(scales.y.ticks(Math.max(2, Math.floor((box.bottom - box.top) / 42))), grid);
+    this.#down(scales.x.ticks(Math.max(2, Math.floor((box.right - box.left) / 62))), grid);
     pen.strokeStyle = colours.line;
     pen.beginPath();
     pen.moveTo(box.left, box.top);
@@ -58,14 +58,14 @@ export class Picture {
     pen.stroke();
   }
 
-  #across(ticks) {
+  #across(ticks, grid) {
     const { box, pen, scales } = this;
     pen.textAlign = "right";
     pen.textBaseline = "middle";
     let before = Infinity;
     for (const v of ticks) {
       const y = Math.round(this.y(v)) + 0.5;
-      if (scales.y.kind !== "choices") this.#stroke(colours.grid, [[box.left, y], [box.right, y]]);
+      if (grid && scales.y.kind !== "choices") this.#stroke(colours.grid, [[box.left, y], [box.right, y]]);
       if (before - y < FONT + 2) continue;
       before = y;
       pen.fillStyle = colours.muted;
@@ -73,7 +73,7 @@ export class Picture {
     }
   }
 
-  #down(ticks) {
+  #down(ticks, grid) {
     const { box, pen, scales } = this;
     pen.textAlign = "center";
     pen.textBaseline = "top";
@@ -81,7 +81,7 @@ export class Picture {
     const room = scales.x.kind === "choices" ? Math.max(18, (box.right - box.left) / ticks.length - 4) : Infinity;
     for (const v of ticks) {
       const x = Math.round(this.x(v)) + 0.5;
-      if (scales.x.kind !== "choices") this.#stroke(colours.grid, [[x, box.top], [x, box.bottom]]);
+      if (grid && scales.x.kind !== "choices") this.#stroke(colours.grid, [[x, box.top], [x, box.bottom]]);
       const text = cut(pen, scales.x.text(v), room), half = pen.measureText(text).width / 2;
       const middle = Math.min(Math.max(x, half), this.width - half);
       if (middle - half < free) continue;

@@ -63,7 +63,7 @@ export class Slices {
     const left = Math.ceil(picture.room(y.ticks(4).map(y.text))) + 10;
     picture.frame(x, y, { left: Math.max(34, left), right: 10, top: 6, bottom: 22 });
     picture.axes();
-    const opacity = this.model.nearness(values, input.name).map((near) => 0.06 + 0.6 * near);
+    const opacity = this.model.nearness(values, [input.name]).map((near) => 0.06 + 0.6 * near);
     const runs = this.model.runs[input.name].map((v) => (v === null ? null : this.model.position(input, v)));
     picture.inside(() => {
       picture.dots(spread(runs, category), this.model.runs[output], opacity);
@@ -122,5 +122,5 @@ const cell = (curve, i) => ({ mean: curve.mean[i], lower: curve.lower[i], upper:
 const say = (value) => (typeof value === "number" ? number(value) : String(value));
 
 // Runs of choices beside one another rather than on one line.
-const spread = (places, category) =>
+export const spread = (places, category) =>
   category ? places.map((p, i) => (p === null ? null : p + 0.36 * (((i * 0.618034) % 1) - 0.5))) : places;
