@@ -1,0 +1,144 @@
+r"""What a network costs: parameters, bytes, multiplications and time.
+
+A multiply-accumulate (MAC) is one product and its sum; a convolution of :math:`C` to :math:`O`
+channels has :math:`O\,C\prod_d k_d` of them at each point of its output (of its input where it is
+transposed), divided by its groups. They are counted while the network runs, so that what it
+computes from its inputs' sizes is seen; element by element work, Fourier transforms and sums are
+not counted. Time is measured, and need not follow them: work that waits for memory has few.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of a module for given inputs.
+
+    Attributes
+    ----------
+    parameters : int
+        Numbers that are learnt, each once where modules share it.
+    bytes : int
+        Of parameters and buffers as they are stored.
+    macs : int
+        Multiply-accumulates of one forward pass.
+    seconds : float
+        Least time of a forward pass over the repeats; NaN where it was not measured.
+    """
+
+    parameters: int
+    bytes: int
+    macs: int
+    seconds: float
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Numbers that are learnt, each once."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def count_bytes(module: nn.Module) -> int:
+    """Bytes of parameters and buffers, each once."""
+    kept = [*module.parameters(), *module.buffers()]
+    return sum(t.numel() * t.element_size() for t in kept)
+
+
+def count_macs(module: nn.Module, *inputs: Any) -> int:
+    """Multiply-accumulates of one forward pass on these inputs, without gradients."""
+    with evaluating(module), FlopCounterMode(display=False) as counter:
+        module(*inputs)
+    return int(counter.get_total_flops()) // 2
+
+
+def latencies(calls: Mapping[str, Callable[[], Any]], rounds: int = 7) -> dict[str, float]:
+    """Least seconds of each call over rounds in which all take their turns.
+
+    What else a machine does slows one call or another, and only ever slows; turns and the least
+    make little of it. Each call is made once before, unmeasured.
+
+    Parameters
+    ----------
+    calls : mapping of str to callable () -> anything
+        What is measured; a GPU is waited for.
+    rounds : int
+    """
+    for call in calls.values():
+        call()
+    best = dict.fromkeys(calls, float("inf"))
+    for _ in range(rounds):
+        for name, call in calls.items():
+            best[name] = min(best[name], _seconds(call))
+    return best
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    _synchronise()
+    start = time.perf_counter()
+    call()
+    _synchronise()
+    return time.perf_counter() - start
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def cost(module: nn.Module, *inputs: Any, rounds: int = 0) -> Cost:
+    """Cost of a module for these inputs; with no rounds its time is not measured."""
+    seconds = float("nan")
+    if rounds:
+        with evaluating(module):
+            seconds = latencies({"": lambda: module(*inputs)}, rounds)[""]
+    return Cost(
+        parameters=count_parameters(module),
+        bytes=count_bytes(module),
+        macs=count_macs(module, *inputs),
+        seconds=seconds,
+    )
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Without gradients and in evaluation mode; afterwards each part is in its own mode again."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+def inputs_of(model: nn.Module, names: list[str], *inputs: Any) -> dict[str, tuple[Any, ...]]:
+    """What the modules of these names are given in one forward pass of a model.
+
+    One that is called more than once is told by its last call, one that is not called is left out.
+    """
+    seen: dict[str, tuple[Any, ...]] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(module: nn.Module, given: tuple[Any, ...]) -> None:
+            seen[name] = tuple(t.detach() if isinstance(t, Tensor) else t for t in given)
+
+        return hook
+
+    handles = [model.get_submodule(name).register_forward_pre_hook(keep(name)) for name in names]
+    try:
+        with evaluating(model):
+            model(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: seen[name] for name in names if name in seen}
