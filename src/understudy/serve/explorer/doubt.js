@@ -1,6 +1,6 @@
 // Where the surrogate is unsure: widths of intervals along each input, and the widest points.
 import { at, element } from "./element.js";
-import { number, percent } from "./numbers.js";
+import { number, percent, precise } from "./numbers.js";
 import { Picture } from "./picture.js";
 import { fillPoints } from "./points.js";
 import { linear, padded, scaleOf } from "./scales.js";
@@ -51,7 +51,7 @@ export class Doubt {
     this.#say();
     fillPoints(at("doubt-points"), model, found.widest, {
       outputs: [output], go: this.go,
-      more: [["Width", (point) => number(point.predictions[output].upper - point.predictions[output].lower, 3)]],
+      more: [["Width", (point) => precise(point.predictions[output].upper - point.predictions[output].lower)]],
     });
   }
 

@@ -18,7 +18,14 @@ export function number(value, digits = 4) {
 // A number with a fixed number of decimals, for columns that line up.
 export function fixed(value, decimals) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  return grouped(value.toFixed(decimals));
+  const text = value.toFixed(decimals);
+  return grouped(Number(text) === 0 ? text.replace("-", "") : text);
+}
+
+// A number with all its significant digits, the last ones also where they are 0: 0.800.
+export function precise(value, digits = 3) {
+  const size = Math.abs(value);
+  return size >= 1e5 || size < 1e-4 ? number(value, digits) : grouped(value.toPrecision(digits));
 }
 
 function grouped(text) {
@@ -43,7 +50,7 @@ export function interval({ mean, lower, upper }) {
 export const percent = (share) => Math.round(100 * share) + " %";
 
 // A probability; none is called certain.
-export const likely = (p) => (p > 0.999 ? "> 99.9 %" : p < 0.001 ? "< 0.1 %" : Number((100 * p).toPrecision(2)) + " %");
+export const likely = (p) => (p > 0.999 ? "> 99.9 %" : p < 0.001 ? "< 0.1 %" : (100 * p).toFixed(p > 0.99 || p < 0.01 ? 1 : 0) + " %");
 
 // A value of an input with as many digits as its range makes worth reading.
 export function valueText(input, value) {

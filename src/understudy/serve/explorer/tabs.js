@@ -4,6 +4,7 @@ export class Tabs {
   // `chosen(name)` hears which panel is shown.
   constructor(list, chosen) {
     this.tabs = [...list.querySelectorAll('[role="tab"]')];
+    this.list = list;
     this.chosen = chosen;
     for (const tab of this.tabs) tab.addEventListener("click", () => this.#pick(tab));
     list.addEventListener("keydown", (event) => this.#key(event));
@@ -19,6 +20,15 @@ export class Tabs {
       tab.setAttribute("aria-selected", String(shown));
       tab.tabIndex = shown ? 0 : -1;
       document.getElementById(tab.getAttribute("aria-controls")).hidden = !shown;
+      if (shown) this.#reveal(tab);
+    }
+  }
+
+  // Where the tabs are wider than the screen, scroll their line, not the page.
+  #reveal(tab) {
+    const left = tab.offsetLeft - this.list.offsetLeft;
+    if (left < this.list.scrollLeft || left + tab.offsetWidth > this.list.scrollLeft + this.list.clientWidth) {
+      this.list.scrollLeft = left - 24;
     }
   }
 
