@@ -18,8 +18,13 @@ NETWORKS = {
     "dilated": "understudy.models.operators.dilated:DilatedResNet",
     "mp-pde": "understudy.models.operators.mp_pde:MPPDE",
     "deeponet": "understudy.models.operators.deeponet:DeepONet",
+    "multionet": "understudy.models.operators.multionet:FieldMultiONet",
+    "dgno": "understudy.models.operators.dgno:GenerativeFields",
+    "sensor-fields": "understudy.models.operators.dgno:SensorFields",
     "mgno": "understudy.models.operators.mgno:MgNO",
     "mgno-helmholtz": "understudy.models.operators.mgno:HelmholtzMgNO",
+    "wave-cnn": "understudy.models.operators.wave_cnn:WaveCNN",
+    "one-way": "understudy.models.operators.one_way:OneWayNetwork",
     "cape": "understudy.models.operators.cape:ParameterConditioned",
     "concat-parameters": "understudy.models.operators.cape:ConcatParameters",
 }

@@ -7,6 +7,7 @@
 - :class:`Heat`: between walls of constant temperature, in one or two dimensions.
 - :class:`CompressibleFlow`, :class:`ShallowWater`: gas in one dimension, water in two, with shocks.
 - :class:`Darcy`, :class:`Helmholtz`: one field for a random medium.
+- :class:`Wave`: a pulse in a square, by finite elements.
 - :data:`EQUATIONS` and :func:`named`: these by their names, for data sets.
 """
 
@@ -21,6 +22,7 @@ from understudy.simulate.pde.named import EQUATIONS, named
 from understudy.simulate.pde.navier_stokes import KolmogorovFlow, NavierStokes
 from understudy.simulate.pde.reaction_diffusion import FisherKPP, FitzHughNagumo
 from understudy.simulate.pde.shallow_water import ShallowWater
+from understudy.simulate.pde.wave import Wave
 
 __all__ = [
     "EQUATIONS",
@@ -37,5 +39,6 @@ __all__ = [
     "KuramotoSivashinsky",
     "NavierStokes",
     "ShallowWater",
+    "Wave",
     "named",
 ]
