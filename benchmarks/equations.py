@@ -7,13 +7,15 @@ exact values on a grid of its own. Errors are those at the nodes of a base grid 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 RUNS = 32
 RUNS_2D = 16
+MANY = 512
+_MANY = f"-{MANY}"
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,13 @@ class Problem:
         return u[(slice(None), *[index] * self.axes)]
 
 
-def line(seed: int, waves: int, amplitude: float, length: float = 1.0) -> Callable[[int], Any]:
-    """Sums of so many waves of random amplitude and phase, ``(RUNS, n)``."""
+def line(seed: int, waves: int, amplitude: float, runs: int = RUNS) -> Callable[[int], Any]:
+    """Sums of so many waves of random amplitude and phase, ``(runs, n)``."""
 
     def start(n: int) -> np.ndarray:
         rng = np.random.default_rng(seed)
-        high = rng.uniform(-amplitude, amplitude, (RUNS, waves))
-        phase = rng.uniform(0.0, 2.0 * np.pi, (RUNS, waves))
+        high = rng.uniform(-amplitude, amplitude, (runs, waves))
+        phase = rng.uniform(0.0, 2.0 * np.pi, (runs, waves))
         x = np.arange(n) / n
         k = np.arange(1, waves + 1)
         angle = 2.0 * np.pi * k[:, None] * x + phase[..., None]
@@ -76,9 +78,14 @@ def eddies(seed: int, waves: int, rms: float) -> Callable[[int], Any]:
     return start
 
 
-def concentration(n: int) -> np.ndarray:
-    wave = line(3, 4, 1.0)(n)
-    return 0.5 + 0.4 * wave / 2.0
+def concentration(runs: int = RUNS) -> Callable[[int], Any]:
+    wave = line(3, 4, 1.0, runs)
+    return lambda n: 0.5 + 0.4 * wave(n) / 2.0
+
+
+def equation_of(name: str) -> str:
+    """The problem of which this is the same with more runs, or itself."""
+    return name.removesuffix(_MANY)
 
 
 def level(n: int) -> np.ndarray:
@@ -120,7 +127,7 @@ PROBLEMS = {
         "Fisher-KPP",
         "$u_t = 0.002\\, u_{xx} + 5 u (1 - u)$ on the periodic unit interval, until 1",
         {"length": 1.0, "duration": 1.0, "diffusivity": 0.002, "growth": 5.0},
-        concentration,
+        concentration(),
         32,
     ),
     "advection": Problem(
@@ -147,4 +154,14 @@ PROBLEMS = {
         15,
         "interior",
     ),
+}
+
+_STARTS = {
+    "ks": line(1, 10, 0.8, MANY),
+    "burgers": line(2, 4, 0.6, MANY),
+    "fisher": concentration(MANY),
+}
+PROBLEMS |= {
+    name + _MANY: replace(PROBLEMS[name], title=f"{PROBLEMS[name].title}, {MANY} runs", start=start)
+    for name, start in _STARTS.items()
 }

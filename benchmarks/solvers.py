@@ -26,7 +26,7 @@ import typer
 
 import runner
 import solvers_page
-from equations import PROBLEMS, Problem, heat
+from equations import PROBLEMS, Problem, equation_of, heat
 from runner import OURS, THEIRS, Record
 
 RESULTS = runner.RESULTS / "solvers"
@@ -58,7 +58,13 @@ SOLVERS = {
 
 
 def families(name: str) -> dict[str, list[Family]]:
-    """Families of every solver for a problem; those of ours and of others are as long."""
+    """Families of every solver for a problem; those of ours and of others are as long.
+
+    Solvers that take one run after the other are left out where runs are many.
+    """
+    if equation_of(name) != name:
+        found = families(equation_of(name))
+        return {peer: found[peer] for peer in ("understudy", "exponax", "jax-cfd") if peer in found}
     if name == "advection":
         one = [[{"points": n, "steps": 1}] for n in (32,)]
         scipy = [[tolerance(64, "DOP853", r) for r in (1e-4, 1e-7)]]
@@ -74,7 +80,7 @@ def families(name: str) -> dict[str, list[Family]]:
         }
     steps, ours, theirs, differences = {
         "ks": ((70, 100, 140, 200, 400, 800, 1600), (96, 128), (128, 192), (256,)),
-        "burgers": ((20, 40, 70, 100, 140, 200), (128, 192), (192, 256), (256, 512)),
+        "burgers": ((20, 40, 56, 70, 100, 140, 200), (128, 192), (192, 256), (256, 512)),
         "fisher": ((6, 10, 20, 40, 80), (32, 64), (32, 64), (128, 256, 512)),
         "kolmogorov": ((20, 40, 80, 160), (64, 96), (64, 96), ()),
     }[name]
@@ -179,7 +185,7 @@ def truth(name: str, problem: Problem, processes: dict[str, Process]) -> tuple[n
         turn = np.exp(-2j * np.pi * np.arange(waves.shape[-1]) * problem.constants["speed"] * end)
         exact, ours = problem.sampled(np.fft.irfft(waves * turn)), {"points": 64, "steps": 1}
     else:
-        points, steps = FINEST[name]
+        points, steps = FINEST[equation_of(name)]
         fine = {"points": points, "steps": steps, "dtype": "float64"}
         reply, found = solved(processes["exponax"], name, fine)
         if found is None:

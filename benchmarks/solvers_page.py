@@ -14,6 +14,7 @@ OURS = "understudy"
 TITLES = {OURS: "understudy", "exponax": "exponax", "jax-cfd": "jax-cfd", "scipy": "scipy"}
 TITLES["py-pde"] = "py-pde"
 ORDER = ("ks", "burgers", "fisher", "kolmogorov", "advection", "heat1d")
+ORDER += tuple(f"{name}-512" for name in ORDER[:3])
 
 _HEAD = """# Benchmarks of solvers
 

@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from equations import PROBLEMS, Problem
+from equations import PROBLEMS, Problem, equation_of
 
 Run = Callable[[], Any]
 Make = Callable[[Problem, dict[str, Any], np.ndarray], tuple[Run, Callable[[Any], np.ndarray]]]
@@ -52,7 +52,8 @@ def serve(makers: Mapping[str, Make], packages: Sequence[str]) -> None:
                 problem, setting = PROBLEMS[request["problem"]], request["setting"]
                 start = problem.start(setting["points"])
                 begin = time.perf_counter()
-                run, fields = makers[request["problem"]](problem, setting, start)
+                make = makers[equation_of(request["problem"])]
+                run, fields = make(problem, setting, start)
                 run()
                 first = time.perf_counter() - begin
                 wall, cpu, found = seconds(run)

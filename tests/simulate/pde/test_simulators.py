@@ -116,6 +116,21 @@ def test_a_run_that_diverges_is_flagged_and_stops_no_other():
     assert fields[1, -1].isnan().all()
 
 
+@pytest.mark.parametrize(("scheme", "stable"), [("runge-kutta", 16), ("adams", 100)])
+def test_steps_are_refused_where_they_are_unstable(scheme: str, stable: int) -> None:
+    def burgers(substeps: int) -> Burgers:
+        return Burgers(64, 1, 1, 1.0, substeps, flux="spectral", scheme=scheme)
+
+    run = {"viscosity": 0.01, "seed": 1}
+    x = burgers(1).grid.axes()[0]
+    start = 0.5 + 1e-3 * torch.sin(2.0 * torch.pi * x)[None, None]
+    truth = burgers(400).fields(run, start)
+    error = burgers(stable).fields(run, start) - truth
+    assert float(error.norm() / truth.norm()) < 1e-3
+    with pytest.raises(UserError, match=r"run 1: the time step is unstable.*more substeps"):
+        burgers(stable // 2).fields(run, start)
+
+
 def test_bad_parameters_are_refused_in_one_sentence():
     ks = {"length": 64.0, "time_step": 0.2, "viscosity": 1.0, "seed": 1}
     with pytest.raises(UserError, match=r"'viscosity' of run 1 must be positive, found -1"):

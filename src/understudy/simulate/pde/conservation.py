@@ -33,6 +33,7 @@ from understudy.simulate.pde.checks import require_courant, require_positive
 from understudy.simulate.pde.exponential import Nonlinear
 from understudy.simulate.pde.random_fields import Sines
 from understudy.simulate.pde.semilinear import (
+    CARRIED,
     SEED,
     Precision,
     Scheme,
@@ -82,7 +83,8 @@ class ConservationLaw(SemilinearSimulator):
         super().__init__(grid, steps, 1, refinement, precision, scheme)
         self.duration, self.flux = duration, flux
         crossed = fastest * duration / (steps * self.fine.spacing[0])
-        self.substeps = max(1, math.ceil(crossed / COURANT)) if substeps is None else substeps
+        most = COURANT if flux == "weno" else CARRIED[scheme] / math.pi
+        self.substeps = max(1, math.ceil(crossed / most)) if substeps is None else substeps
 
     @abstractmethod
     def _coefficients(self, values: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,11 +93,15 @@ class ConservationLaw(SemilinearSimulator):
     def _interval(self, values: dict[str, Tensor]) -> Tensor:
         return torch.full_like(values["seed"], self.duration / self.steps)
 
-    def _accept(self, values: dict[str, Tensor], start: Tensor) -> None:
+    def _rate(self, values: dict[str, Tensor], start: Tensor) -> Tensor | None:
         alpha, _, _ = self._coefficients(values)
+        fastest = 2.0 * (alpha * start).abs().amax(2, keepdim=True)
+        if self.flux == "spectral":
+            return fastest * derivative(self.fine.shape[0]).imag / self.fine.lengths[0]
         h = self._interval(values) / self.substeps
-        fastest = 2.0 * (alpha * start).abs().amax((1, 2))
-        require_courant(h * fastest / self.fine.spacing[0], COURANT, "more substeps")
+        crossed = h * fastest.flatten() / self.fine.spacing[0]
+        require_courant(crossed, COURANT, "more substeps")
+        return None
 
     def _linear(self, values: dict[str, Tensor]) -> Tensor:
         _, beta, gamma = self._coefficients(values)

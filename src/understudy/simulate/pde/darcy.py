@@ -7,11 +7,12 @@ harmonic mean :math:`a_{ij} = 2 a_i a_j/(a_i + a_j)`, and through a face of the 
 :math:`2 a_i u_i`.
 The equations of all runs are solved together by conjugate gradients with the Poisson equation,
 which sines of cells make diagonal, as preconditioner: the condition is at most the contrast of a,
-at every resolution.
+at every resolution. Any other solver can be given.
 
 Media: ``smooth`` is that of the Fourier neural operator (Li et al. 2020, arXiv 2010.08895), a = 12
 where a field :math:`N(0, (-\Delta + 9 I)^{-2})` without flux is positive and 3 elsewhere; ``rough``
-the same with :math:`\tau = 20`, for pieces of some 1/20; ``multiscale`` is
+the same with :math:`\tau = 20`, for pieces of some 1/20; ``two-phase`` is 10 where a field
+:math:`N(0, (-\Delta + 25 I)^{-3})` is positive and 5 elsewhere; ``multiscale`` is
 :math:`\prod_{k=1}^6 (1 + \tfrac12\cos a_k\pi(x + y))(1 + \tfrac12\sin a_k\pi(y - 3x))` with
 :math:`a_k \sim U(2^{k-1}, 1.5 \cdot 2^{k-1})`. MgNO (arXiv 2310.19809) is trained on media of the
 three kinds; exact laws of its rough and multiscale data are not known to us.
@@ -23,11 +24,21 @@ import math
 from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
+import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from understudy.core.differences import face_differences
 from understudy.core.errors import UserError
 from understudy.core.grid import Grid
+from understudy.core.linear_solver import (
+    Array,
+    LinearSolver,
+    OperatorFamily,
+    SolverName,
+    solver_of,
+)
 from understudy.core.simulator import FieldSimulator, Parameters
 from understudy.core.space import Space
 from understudy.simulate.pde.bases import cell_sine_basis
@@ -35,8 +46,8 @@ from understudy.simulate.pde.draws import uniform
 from understudy.simulate.pde.random_fields import square_field
 from understudy.simulate.pde.semilinear import SEED
 
-Medium: TypeAlias = Literal["smooth", "rough", "multiscale"]
-MEDIA = ("smooth", "rough", "multiscale")
+Medium: TypeAlias = Literal["smooth", "rough", "multiscale", "two-phase"]
+MEDIA = ("smooth", "rough", "multiscale", "two-phase")
 
 
 class Darcy(FieldSimulator):
@@ -46,17 +57,36 @@ class Darcy(FieldSimulator):
     ----------
     points : int
         Cells along each axis.
-    medium : {"smooth", "rough", "multiscale"}
+    medium : {"smooth", "rough", "multiscale", "two-phase"}
+    source : float
+        f, everywhere.
+    refine : int
+        Cells of the solver along each cell, an odd number, so that both have their centres in
+        common; the coefficient is constant in a cell.
+    solver : {"sines", "direct", "cg"} or LinearSolver
+        ``"sines"`` are conjugate gradients with sines of cells as preconditioner, ``"cg"`` are
+        plain. A solver of one's own gets a function that multiplies each run by its own matrix.
     """
 
     channels = ("pressure",)
     space = Space((SEED,))
 
-    def __init__(self, points: int = 64, medium: Medium = "smooth") -> None:
+    def __init__(
+        self,
+        points: int = 64,
+        medium: Medium = "smooth",
+        source: float = 1.0,
+        refine: int = 1,
+        solver: Literal["sines"] | SolverName | LinearSolver = "sines",
+    ) -> None:
         if medium not in MEDIA:
             raise UserError(f"medium must be one of {', '.join(MEDIA)}, found {medium!r}")
+        if refine < 1 or refine % 2 == 0:
+            raise UserError(f"refine must be an odd number of cells, found {refine}")
         self.grid = Grid.of(points, points, placement="cells")
-        self.medium = medium
+        self.medium, self.source, self.refine = medium, source, refine
+        self._direct = solver == "direct"
+        self._solver = None if solver == "sines" else solver_of(solver)
 
     def times(self, params: Parameters) -> Tensor:  # noqa: D102
         return torch.zeros(len(self.values(params)["seed"]), 1, dtype=torch.float64)
@@ -78,13 +108,27 @@ class Darcy(FieldSimulator):
             scale = scale[:, :, None, None]
             waves = (1 + (scale * (x + y)).cos() / 2) * (1 + (scale * (y - 3 * x)).sin() / 2)
             return waves.prod(1)
+        if self.medium == "two-phase":
+            field = square_field(seed, n, 1.0, 5.0, 3.0)
+            return torch.where(field >= 0, 10.0, 5.0).to(torch.float64)
         field = square_field(seed, n, 1.0, 3.0 if self.medium == "smooth" else 20.0, 2.0)
         return torch.where(field >= 0, 12.0, 3.0).to(torch.float64)
 
     def _march(self, values: dict[str, Tensor], start: Tensor | None) -> Iterator[Tensor]:
         a = self._coefficient(values["seed"])
-        guess = None if start is None else start[:, 0]
-        yield solve_darcy(a, torch.ones_like(a), guess).unsqueeze(1)
+        m = self.refine
+        a = a.repeat_interleave(m, 1).repeat_interleave(m, 2)
+        guess = None
+        if start is not None:
+            guess = start[:, 0].repeat_interleave(m, 1).repeat_interleave(m, 2)
+        f = torch.full_like(a, self.source)
+        if self._solver is None:
+            u = solve_darcy(a, f, guess)
+        elif self._direct:
+            u = _solve_at_once(self._solver, a, f)
+        else:
+            u = solve_darcy_by(self._solver, a, f)
+        yield u[:, m // 2 :: m, m // 2 :: m].unsqueeze(1)
 
 
 def solve_darcy(
@@ -143,6 +187,43 @@ def solve_darcy(
         p = torch.where(going, z + after / rz * p, p)
         rz = torch.where(going, after, rz)
     return torch.where(dot(r, r) > goal, torch.nan, u)
+
+
+def solve_darcy_by(solver: LinearSolver, a: Tensor, f: Tensor) -> Tensor:
+    """Pressures ``(B, n, n)`` by an iterative solver, each run with its own matrix.
+
+    Parameters
+    ----------
+    solver : LinearSolver
+    a, f : Tensor (B, n, n), float64
+        Positive coefficients, and sources. A run that does not converge is NaN.
+    """
+    count, n = len(a), a.shape[-1]
+    faces = torch.stack([_faces(a), _faces(a.mT)], dim=1)
+
+    def apply(faces: Array, X: Array) -> Array:
+        across, down = torch.from_numpy(faces).unbind(1)
+        u = torch.from_numpy(X.T.copy()).reshape(-1, n, n)
+        flow = _divergence(across, u) + _divergence(down, u.mT).mT
+        return np.asarray(flow.reshape(len(u), -1).numpy().T)
+
+    b = (f / n**2).reshape(count, -1).numpy().T
+    result = solver.solve(OperatorFamily(apply, faces.numpy()), b)
+    x = np.where(result.converged, result.x, np.nan)
+    return torch.from_numpy(x.T.copy()).reshape(a.shape)
+
+
+def _solve_at_once(solver: LinearSolver, a: Tensor, f: Tensor) -> Tensor:
+    """All runs as one block-diagonal matrix."""
+    n = a.shape[-1]
+    across, down = _faces(a), _faces(a.mT).mT
+    one = sp.eye_array(len(a), format="csr")
+    terms = []
+    for D, faces in zip(face_differences((n, n)), (down, across), strict=True):
+        blocks = sp.csr_array(sp.kron(one, D))
+        terms.append(blocks.T @ sp.diags_array(faces.reshape(-1).numpy()) @ blocks)
+    x = solver.solve(sp.csr_array(terms[0] + terms[1]), (f / n**2).reshape(-1).numpy()).x
+    return torch.from_numpy(x).reshape(a.shape)
 
 
 def _faces(a: Tensor) -> Tensor:

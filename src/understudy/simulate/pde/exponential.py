@@ -19,6 +19,10 @@ Ostermann 2010, section 2.5): with :math:`P` the polynomial through N at times
 
 through four of them predicts :math:`w(t + h)`, and through its N and the same four corrects it: two
 evaluations of N a step in place of four.
+
+A step is stable where no mode grows that should not: with :math:`N = i\omega w` of a mode that is
+carried along at a frozen speed, both methods are linear recurrences, whose growth a step
+``growth`` measures.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
@@ -34,6 +39,7 @@ import torch
 from torch import Tensor
 
 Nonlinear: TypeAlias = Callable[[Tensor, Tensor | float], Tensor]
+_SETTLED = 32  # steps after which the root that grows most is seen
 _TERMS = 17  # of the series, the last of which is below 1e-16 of the sum where |z| < 1
 
 
@@ -99,6 +105,10 @@ class ExponentialStep:
             w = self.advance(w, nonlinear, i * h, h)
             yield w
 
+    def growth(self, rate: Tensor) -> Tensor:
+        """Factor by which a step lets modes grow where N is the complex ``rate`` times w."""
+        return self.advance(torch.ones_like(rate), lambda w, t: rate * w).abs()
+
 
 def _powers(*nodes: float) -> Tensor:
     """Coefficients (node, power) of the polynomials that are 1 at one node and 0 at the others."""
@@ -156,6 +166,15 @@ class AdamsStep:
                 w = _sum(free, self.implicit, [guess, *past])
             yield w
             past.appendleft(nonlinear(w, after))
+
+    def growth(self, rate: Tensor) -> Tensor:
+        """Factor by which a step lets modes grow where N is the complex ``rate`` times w.
+
+        The largest of some later steps, as what a start excites of the other roots beats.
+        """
+        march = self.march(torch.ones_like(rate), lambda w, t: rate * w, 0.0, _SETTLED + 8)
+        late = torch.stack([w.abs() for w in islice(march, _SETTLED, None)])
+        return late.amax(0) ** (1.0 / (_SETTLED + 4))
 
 
 def _sum(total: Tensor, weights: Sequence[Tensor], values: Iterable[Tensor]) -> Tensor:

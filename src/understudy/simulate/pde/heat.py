@@ -12,7 +12,10 @@ amplitude follows :math:`c' = -\lambda c + g` with g from the walls. A step of l
 
 for implicit Euler (order 1, the scheme of the heat study of online training, arXiv 2306.16133),
 Crank-Nicolson (order 2, oscillates where a wall jumps) and the exact solution of the differences.
-Temperatures U(100, 500) and 100 steps of 0.01 are those of that study, as far as it is known.
+Temperatures U(100, 500) and 100 steps of 0.01 are those of that study, as far as it is known. The
+implicit schemes can also be solved as linear systems :math:`(1 + h\kappa\theta L)\, u^+ = \dots`
+with :math:`L = -\Delta_h`, by any solver: sines are faster, but a solver that one wants to try, or
+to trust elsewhere, meets a problem with a known answer here.
 """
 
 from __future__ import annotations
@@ -21,11 +24,15 @@ import math
 from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
+import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from understudy.core.differences import poisson_matrix
 from understudy.core.errors import UserError
 from understudy.core.grid import Grid
+from understudy.core.linear_solver import LinearSolver, SolverName, SPDOperator, solver_of
 from understudy.core.simulator import FieldSimulator, Parameters
 from understudy.core.space import Continuous, Space
 from understudy.simulate.pde.bases import sine_basis
@@ -48,6 +55,9 @@ class Heat(FieldSimulator):
         Between outputs, and of the scheme.
     diffusivity : float
     scheme : {"implicit_euler", "crank_nicolson", "exact"}
+    solver : {"sines", "direct", "cg"} or LinearSolver
+        How an implicit step is solved. Others than ``"sines"`` get a sparse matrix, and the runs as
+        right-hand sides; a run that does not converge is NaN from then on.
     """
 
     channels = ("temperature",)
@@ -60,6 +70,7 @@ class Heat(FieldSimulator):
         time_step: float = 0.01,
         diffusivity: float = 1.0,
         scheme: Scheme = "implicit_euler",
+        solver: Literal["sines"] | SolverName | LinearSolver = "sines",
     ) -> None:
         if dimensions not in (1, 2):
             raise UserError(f"dimensions must be 1 or 2, found {dimensions}")
@@ -78,6 +89,9 @@ class Heat(FieldSimulator):
         names = ("initial", *_WALLS[: 2 * dimensions])
         self.space = Space(tuple(Continuous(name, 100.0, 500.0, unit="K") for name in names))
         self._basis = sine_basis(points)
+        self._solver = None if solver == "sines" else solver_of(solver)
+        if self._solver is not None and scheme == "exact":
+            raise UserError("scheme 'exact' is solved by sines only")
 
     def times(self, params: Parameters) -> Tensor:  # noqa: D102
         runs = len(self.values(params)["initial"])
@@ -93,11 +107,31 @@ class Heat(FieldSimulator):
     def _march(self, values: dict[str, Tensor], start: Tensor | None) -> Iterator[Tensor]:
         field = self._uniform(values) if start is None else start
         yield field
+        if self._solver is not None:
+            yield from self._solved(self._solver, values, field)
+            return
         keep, gain = self._step()
         c, g = self._transform(field), self._transform(self._walls(values))
         for _ in range(self.steps):
             c = keep * c + gain * g
             yield self._transform(c)
+
+    def _solved(
+        self, solver: LinearSolver, values: dict[str, Tensor], field: Tensor
+    ) -> Iterator[Tensor]:
+        """Steps as linear systems; columns are runs."""
+        n, h = self.grid.shape[0], self.time_step
+        L = self.diffusivity * (n + 1) ** 2 * poisson_matrix(self.grid.shape)
+        share = 1.0 if self.scheme == "implicit_euler" else 0.5
+        one = sp.eye_array(L.shape[0], format="csr")
+        A, known = SPDOperator(one + h * share * L), one - h * (1.0 - share) * L
+        source = h * self._walls(values).flatten(1).numpy().T
+        u = field.flatten(1).expand(source.shape[1], -1).numpy().T
+        for _ in range(self.steps):
+            result = solver.solve(A, known @ u + source)
+            u = np.where(result.converged, result.x, np.nan)
+            yield torch.from_numpy(u.T.copy()).reshape(-1, 1, *self.grid.shape)
+            u = np.nan_to_num(u)
 
     def _step(self) -> tuple[Tensor, Tensor]:
         """Factors of c and of g in a step."""

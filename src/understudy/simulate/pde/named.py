@@ -23,6 +23,7 @@ from understudy.simulate.pde.kuramoto_sivashinsky import KuramotoSivashinsky
 from understudy.simulate.pde.navier_stokes import KolmogorovFlow, NavierStokes
 from understudy.simulate.pde.reaction_diffusion import FisherKPP, FitzHughNagumo
 from understudy.simulate.pde.shallow_water import ShallowWater
+from understudy.simulate.pde.wave import Wave
 
 EQUATIONS: dict[str, Callable[..., FieldSimulator]] = {
     "advection": Advection,
@@ -41,6 +42,7 @@ EQUATIONS: dict[str, Callable[..., FieldSimulator]] = {
     "kolmogorov": KolmogorovFlow,
     "compressible": CompressibleFlow,
     "shallow-water": ShallowWater,
+    "wave": Wave,
 }
 """What makes each simulator, by the name of its equation."""
 

@@ -32,7 +32,7 @@ from torch import Tensor
 from understudy.core.errors import UserError
 from understudy.core.grid import Grid
 from understudy.core.space import Continuous, Space
-from understudy.simulate.pde.checks import require_courant, require_positive
+from understudy.simulate.pde.checks import require_positive
 from understudy.simulate.pde.exponential import Nonlinear
 from understudy.simulate.pde.random_fields import periodic_field
 from understudy.simulate.pde.semilinear import (
@@ -43,8 +43,6 @@ from understudy.simulate.pde.semilinear import (
     derivative,
     wavenumbers,
 )
-
-COURANT = {"runge-kutta": 1.0, "adams": 0.5}
 
 
 class PeriodicFlow(SemilinearSimulator):
@@ -113,11 +111,10 @@ class PeriodicFlow(SemilinearSimulator):
     def _interval(self, values: dict[str, Tensor]) -> Tensor:
         return torch.full_like(values["viscosity"], self.interval)
 
-    def _accept(self, values: dict[str, Tensor], start: Tensor) -> None:
+    def _rate(self, values: dict[str, Tensor], start: Tensor) -> Tensor | None:
         u, v = self._velocity(self._transform(start))
-        fastest = (u.abs() + v.abs()).amax((1, 2, 3))
-        number = fastest * self.interval / (self.substeps * self.fine.spacing[0])
-        require_courant(number, COURANT[self.scheme], "more substeps")
+        fastest = (u.abs() + v.abs()).amax((2, 3), keepdim=True)
+        return fastest * self._resolved * torch.maximum(self._dx.imag.abs(), self._dy.imag.abs())
 
     def _linear(self, values: dict[str, Tensor]) -> Tensor:
         return -values["viscosity"].reshape(-1, 1, 1, 1) * self._squares - self.drag
@@ -259,7 +256,7 @@ class KolmogorovFlow(PeriodicFlow):
         eddies = periodic_field(values["seed"], (n, m), 4e7, 25.0, 3.0).unsqueeze(1)
         w = self._transform_scalar(eddies)
         if self.transient:
-            self._accept(values, self._inverse(w))
+            self._stable_step(values, self._inverse(w))
         return self._inverse(self._after(values, self._rounded(w), self.transient).to(w.dtype))
 
     def _transform(self, field: Tensor) -> Tensor:

@@ -31,6 +31,10 @@ Precision: TypeAlias = Literal["double", "single"]
 Scheme: TypeAlias = Literal["runge-kutta", "adams"]
 
 
+CARRIED: dict[Scheme, float] = {"runge-kutta": 2.6, "adams": 1.0}
+"""Frequency times step up to which modes without damping are stable, a little below the limit."""
+
+
 class SemilinearSimulator(FieldSimulator):
     """Base of equations that are stepped in modes; by default those of Fourier.
 
@@ -99,8 +103,12 @@ class SemilinearSimulator(FieldSimulator):
     def _draw(self, values: dict[str, Tensor]) -> Tensor:
         """First fields ``(B, C, *space)`` on the fine grid."""
 
-    def _accept(self, values: dict[str, Tensor], start: Tensor) -> None:
-        """Refuse first fields for which the time step is too long."""
+    def _rate(self, values: dict[str, Tensor], start: Tensor) -> Tensor | None:
+        """Frequency ``(B, 1, *modes)`` at which the fastest flow of the first fields carries modes.
+
+        None where nothing is carried, so that no step is too long for it.
+        """
+        return None
 
     def times(self, params: Parameters) -> Tensor:  # noqa: D102
         interval = self._interval(self.values(params))
@@ -111,16 +119,22 @@ class SemilinearSimulator(FieldSimulator):
 
     def _march(self, values: dict[str, Tensor], start: Tensor | None) -> Iterator[Tensor]:
         field = self._draw(values) if start is None else self._refined(start)
-        self._accept(values, field)
+        step = self._stable_step(values, field)
         yield self._sampled(field)
         start_modes = self._rounded(self._transform(field))
-        for w in self._modes(values, start_modes, self.steps):
+        for w in self._modes(values, start_modes, self.steps, step):
             yield self._sampled(self._inverse(w))
 
-    def _modes(self, values: dict[str, Tensor], w: Tensor, steps: int) -> Iterator[Tensor]:
+    def _modes(
+        self,
+        values: dict[str, Tensor],
+        w: Tensor,
+        steps: int,
+        step: ExponentialStep | AdamsStep | None = None,
+    ) -> Iterator[Tensor]:
         """Modes at each of so many outputs."""
         h = self._interval(values) / self.substeps
-        step = self._step(self._linear(values), h.reshape(-1, *[1] * (w.ndim - 1)))
+        step = (step or self._step(values)).each(self._rounded)
         nonlinear, pairs = self._nonlinear(values), w.is_complex() and not step.whole.is_complex()
         if pairs:  # a real factor of real and imaginary parts costs half of a complex one
             w, step, of_modes = torch.view_as_real(w), step.each(_paired), nonlinear
@@ -133,13 +147,22 @@ class SemilinearSimulator(FieldSimulator):
         for w in islice(march, self.substeps - 1, None, self.substeps):
             yield torch.view_as_complex(w) if pairs else w
 
-    def _step(self, L: Tensor, h: Tensor) -> ExponentialStep | AdamsStep:
+    def _stable_step(self, values: dict[str, Tensor], start: Tensor) -> ExponentialStep | AdamsStep:
+        """The step, or an error where it is too long for the flow of the first fields."""
+        step, rate = self._step(values), self._rate(values, start)
+        if rate is not None:
+            require_stable(step, rate, self.steps * self.substeps)
+        return step
+
+    def _step(self, values: dict[str, Tensor]) -> ExponentialStep | AdamsStep:
         """Functions of hL, of the first run only where they are the same for all."""
+        L = self._linear(values)
+        h = (self._interval(values) / self.substeps).reshape(-1, *[1] * (L.ndim - 1))
         z = L * h
         if not z.requires_grad and bool((z == z[:1]).all()) and bool((h == h[:1]).all()):
             L, h = L[:1], h[:1]
         kind = ExponentialStep if self.scheme == "runge-kutta" else AdamsStep
-        return kind.of(L, h).each(self._rounded)
+        return kind.of(L, h)
 
     def _rounded(self, x: Tensor) -> Tensor:
         """A state or a factor in the precision of the computation."""
@@ -175,6 +198,25 @@ class SemilinearSimulator(FieldSimulator):
     def _inverse(self, w: Tensor) -> Tensor:
         dims = tuple(range(-len(self.fine.shape), 0))
         return torch.fft.irfftn(w, s=self.fine.shape, dim=dims, norm="forward")
+
+
+@torch.no_grad()
+def require_stable(step: ExponentialStep | AdamsStep, rate: Tensor, steps: int) -> None:
+    """Refuse runs in which a mode that flows at the rate ``(B, 1, *modes)`` would grow by itself.
+
+    By more than a factor e in so many steps; slower parts of the flow are looked at as well. Where
+    all runs have one step, the fastest decides.
+    """
+    run = int(rate.flatten(1).amax(1).argmax()) if len(step.whole) == 1 else 0
+    fastest = rate[run : run + 1] if len(step.whole) == 1 else rate
+    growth = torch.stack([step.growth(1.0j * part * fastest) for part in (0.4, 0.7, 1.0)]).amax(0)
+    most = growth.flatten(1).amax(1)
+    worst = int(most.argmax())
+    if not float(most[worst]) <= math.exp(1.0 / steps):
+        raise UserError(
+            f"run {run + worst + 1}: the time step is unstable, as flow grows "
+            f"{float(most[worst]):.3g}-fold in each; use more substeps"
+        )
 
 
 _SINGLE = {torch.float64: torch.float32, torch.complex128: torch.complex64}
