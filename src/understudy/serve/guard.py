@@ -30,7 +30,7 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = ("/healthz",)
-"""Paths that need no token and are always answered; the page's files need no token either."""
+"""Paths that need no token and are always answered, as are those of the page."""
 
 _LOOPBACK = re.compile(rb"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -107,7 +107,7 @@ class Guard:
                 message = "without tokens only localhost is served; the Host header names another"
                 raise Refusal(421, "wrong_host", message)
             return address
-        if scope["path"] in OPEN or scope["path"] in pages():
+        if _is_open(scope["path"]):
             return address
         client = self._tokens.client(headers.get(b"authorization"))
         if client is None:
@@ -125,7 +125,7 @@ class Guard:
 
     @contextmanager
     def _flight(self, scope: Scope, client: str) -> Iterator[None]:
-        if scope["path"] in OPEN:
+        if _is_open(scope["path"]):
             yield
             return
         if self.closing:
@@ -212,6 +212,10 @@ async def _refuse(answer: _Answer, refusal: Refusal) -> None:
     start = {"type": "http.response.start", "status": refusal.status, "headers": headers}
     await answer(start)
     await answer({"type": "http.response.body", "body": body})
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN or path in pages()
 
 
 def _request_id(headers: dict[bytes, bytes]) -> str:

@@ -1,13 +1,14 @@
 // The state of the page in its address, so that a link shows what its sender saw.
 
 const INPUT = "in.";
+const KEYS = ["model", "output", "level", "view", "x", "y", "show", "start", "size", "detail", "seed", "steps", "samples"];
 
 // What the address says; empty where it says nothing.
 export function read() {
   const found = new URLSearchParams(location.hash.slice(1));
   const inputs = {};
   for (const [key, value] of found) if (key.startsWith(INPUT)) inputs[key.slice(INPUT.length)] = value;
-  return { ...Object.fromEntries(["model", "output", "level", "view", "x", "y", "show"].map((k) => [k, found.get(k)])), inputs };
+  return { ...Object.fromEntries(KEYS.map((k) => [k, found.get(k)])), inputs };
 }
 
 let written = "";

@@ -2,6 +2,7 @@
 import * as address from "./address.js";
 import { at, debounced, element, fill } from "./element.js";
 import { Doubt } from "./doubt.js";
+import { Fields } from "./fields.js";
 import { Finder } from "./finder.js";
 import { Latest, Pace } from "./follow.js";
 import { Influence } from "./influence.js";
@@ -33,6 +34,7 @@ const views = {
   upload: new Upload(state),
 };
 const tabs = new Tabs(document.querySelector('[role="tablist"]'), chooseView);
+const fields = new Fields({ complain });
 const follower = new Latest(follow);
 const pace = new Pace();
 
@@ -152,6 +154,11 @@ function complain(error) {
 
 async function openModel(name, said = { inputs: {} }) {
   const model = await loadModel(name);
+  const operator = model.kind === "operator";
+  at("table-view").hidden = operator;
+  at("field-view").hidden = !operator;
+  fields.hide();
+  if (operator) return openOperator(model, said);
   const wanted = Object.entries(said.inputs).filter(([key]) => model.input(key));
   const given = wanted.map(([key, text]) => [key, model.parse(model.input(key), text)]);
   Object.assign(state, {
@@ -161,7 +168,6 @@ async function openModel(name, said = { inputs: {} }) {
     predictions: null,
   });
   describe(model);
-  at("table-view").hidden = false;
   sliders.show(model);
   sliders.set(state.values);
   predictions.show(model, state.output);
@@ -172,7 +178,16 @@ async function openModel(name, said = { inputs: {} }) {
   tabs.show(state.view);
   enter();
   showSubject();
-  await follower.push({ settled: true });
+  return follower.push({ settled: true });
+}
+
+async function openOperator(model, said) {
+  state.model = null;
+  document.title = model.name + " – Understudy explorer";
+  at("title").textContent = model.name;
+  const points = model.grid.shape.join(" × ");
+  at("lede").textContent = `Operator of ${model.outputs.join(", ")} on ${points} points${model.dt ? `, ${number(model.dt)} between two times` : ""}.`;
+  await fields.show(model, said);
 }
 
 function describe(model) {
@@ -210,7 +225,7 @@ async function openAddress(names) {
 // -- the page -------------------------------------------------------------------------------------
 
 async function copyLink() {
-  save();
+  if (state.model) save();
   const button = at("link");
   try {
     await navigator.clipboard.writeText(location.href);
@@ -222,9 +237,9 @@ async function copyLink() {
 }
 
 function redraw() {
-  if (!state.model) return;
+  if (!state.model) return fields.redraw();
   drawSlices();
-  views[state.view]?.redraw?.();
+  return views[state.view]?.redraw?.();
 }
 
 async function begin() {

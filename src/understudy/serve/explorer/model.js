@@ -5,9 +5,11 @@ import { padded, scaleOf } from "./scales.js";
 
 const RUNS = 400;
 
+// A model of tables with its runs, or the description of an operator of fields as it is.
 export async function loadModel(name) {
-  const [description, runs] = await Promise.all([ask(addressOf(name)), ask(addressOf(name, `runs?most=${RUNS}`))]);
-  return new Model(description, runs);
+  const description = await ask(addressOf(name));
+  if (description.kind === "operator") return description;
+  return new Model(description, await ask(addressOf(name, `runs?most=${RUNS}`)));
 }
 
 class Model {

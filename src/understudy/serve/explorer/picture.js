@@ -168,6 +168,17 @@ export class Picture {
     this.pen.setLineDash([]);
   }
 
+  // A key of colours to the right of the frame.
+  key(scale, colours_) {
+    const { pen, box } = this, left = box.right + 14, high = box.bottom - box.top;
+    pen.imageSmoothingEnabled = true;
+    pen.drawImage(colours_, left, box.top, 12, high);
+    pen.textAlign = "left";
+    pen.textBaseline = "middle";
+    pen.fillStyle = colours.muted;
+    for (const v of scale.ticks(Math.max(2, Math.floor(high / 40)))) pen.fillText(scale.text(v), left + 18, box.bottom - scale.unit(v) * high);
+  }
+
   // Room that the widest of some texts takes.
   room(texts) {
     return Math.max(...texts.map((text) => this.pen.measureText(text).width), 0);

@@ -103,7 +103,7 @@ export class PlaneView {
     picture.frame(axes[0], axes[1], { left: Math.max(36, left), right, top: 24, bottom: 42 });
     this.#paint(axes, values, shown);
     picture.axes({ grid: false });
-    this.#bar(shown);
+    picture.key(shown, painted(Float64Array.from({ length: 128 }, (_, i) => 127 - i), 1, 128, [0, 127], state.show));
     this.#titles(x, y);
     this.#points();
     this.#say();
@@ -129,16 +129,6 @@ export class PlaneView {
       }
     }
     pen.stroke();
-  }
-
-  #bar(shown) {
-    const { picture, state } = this, { pen, box } = picture, left = box.right + 14;
-    const values = Float64Array.from({ length: 128 }, (_, i) => shown.high - (i / 127) * (shown.high - shown.low));
-    pen.drawImage(painted(values, 1, 128, [shown.low, shown.high], state.show), left, box.top, 12, box.bottom - box.top);
-    pen.textAlign = "left";
-    pen.textBaseline = "middle";
-    pen.fillStyle = colour("muted");
-    for (const v of shown.ticks(7)) pen.fillText(shown.text(v), left + 18, box.bottom - shown.unit(v) * (box.bottom - box.top));
   }
 
   #titles(x, y) {
