@@ -32,10 +32,13 @@ def test_without_frequencies_coordinates_are_left_alone():
 
 
 @pytest.mark.parametrize("gate_first", [False, True])
-def test_a_modified_perceptron_is_its_equations(gate_first):
-    network = ModifiedMLP(3, 5, 3, 2, activation="tanh", gate_first=gate_first)
+@pytest.mark.parametrize("linear", [False, True])
+def test_a_modified_perceptron_is_its_equations(gate_first, linear):
+    network = ModifiedMLP(
+        *(3, 5, 3, 2), activation="tanh", gate_first=gate_first, linear_encoders=linear
+    )
     x = torch.randn(4, 3)
-    U, V = (torch.tanh(encoder(x)) for encoder in network.encoders)
+    U, V = (encoder(x) if linear else torch.tanh(encoder(x)) for encoder in network.encoders)
     first, second, third, last = network.layers
     H = torch.tanh(first(x))
     if gate_first:

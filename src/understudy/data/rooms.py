@@ -20,6 +20,9 @@ Point: TypeAlias = tuple[float, float]
 Polygon: TypeAlias = tuple[Point, ...]
 Array: TypeAlias = NDArray[np.float64]
 
+_ROUNDING = 1e-6
+"""Metres within which two places are one."""
+
 
 @dataclass(frozen=True)
 class Room:
@@ -125,12 +128,12 @@ class Room:
         if not np.isfinite(at).all():
             raise UserError(f"{what} positions must be finite")
         room = self.clearance(at)
-        # a point on a wall is as much in the air as in the wall
-        bad = (room < clearance - 1e-9) & ((clearance > 0.0) | (room < -1e-9))
+        # a point on a wall is as much in the air as in the wall, and single precision rounds
+        bad = room < clearance - _ROUNDING
         if bad.any():
             k = int(bad.argmax())
             name = f"{what} {k + 1} at ({at[k, 0]:g}, {at[k, 1]:g}) m"
-            if room[k] < 0.0:
+            if room[k] < -_ROUNDING:
                 raise UserError(f"{name} is outside the room or inside a wall")
             raise UserError(
                 f"{name} is {room[k]:.3g} m from a wall; at least {clearance:g} m are needed"
@@ -293,8 +296,8 @@ def _side(a: Array, b: Array, c: Array) -> Array:
 
 def _between(a: Array, b: Array, c: Array) -> NDArray[np.bool_]:
     """Whether c, on the line of a and b, is in the box of both."""
-    inside: NDArray[np.bool_] = (np.minimum(a, b) <= c).all(-1) & (c <= np.maximum(a, b)).all(-1)
-    return inside
+    above, below = (np.minimum(a, b) <= c).all(-1), (c <= np.maximum(a, b)).all(-1)
+    return np.asarray(above & below)
 
 
 def _inside(ring: Polygon, point: Point) -> bool:

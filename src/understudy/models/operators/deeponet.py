@@ -120,6 +120,8 @@ class ModifiedMLP(nn.Module):
         Factor on :math:`W_1 x` with ``"sin"``, not on the encodings.
     gate_first : bool
         Gate :math:`H_1` too, as Borrel-Jensen et al. (2024, arXiv 2308.05141) do.
+    linear_encoders : bool
+        Leave the activation out of U and V.
     """
 
     def __init__(
@@ -131,10 +133,12 @@ class ModifiedMLP(nn.Module):
         activation: str = "tanh",
         omega: float = 30.0,
         gate_first: bool = False,
+        linear_encoders: bool = False,
     ) -> None:
         super().__init__()
         check_perceptron(depth, activation)
         self.activation, self.gate_first = ACTIVATIONS[activation], gate_first
+        self.linear_encoders = linear_encoders
         self.omega = omega if activation == "sin" else 1.0
         self.encoders = nn.ModuleList(nn.Linear(inward, width) for _ in range(2))
         sizes = [inward, *[width] * depth, outward]
@@ -145,7 +149,9 @@ class ModifiedMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(..., inward)`` to ``(..., outward)``."""
         first, *inner, last = self.layers
-        U, V = (self.activation(encoder(x)) for encoder in self.encoders)
+        U, V = (encoder(x) for encoder in self.encoders)
+        if not self.linear_encoders:
+            U, V = self.activation(U), self.activation(V)
         H = self.activation(scaled_affine(first, x, self.omega))
         if self.gate_first:
             H = torch.lerp(V, U, H)
