@@ -16,6 +16,7 @@ import typer
 from understudy import __version__
 from understudy.cli import (
     calibrate,
+    compress,
     demo,
     emulate,
     extrapolate,
@@ -60,6 +61,7 @@ for command in (
     emulate,
     simulate,
     systems,
+    compress,
     reproduce,
 ):
     name = command.__name__.rpartition(".")[2]

@@ -28,6 +28,7 @@ SMALL = {
     "compressible": {"points": 32, "steps": 2, "duration": 0.1},
     "shallow-water": {"points": 16, "steps": 2, "duration": 0.2},
     "kolmogorov": {"points": 16, "steps": 2, "substeps": 10, "interval": 0.1},
+    "wave": {"points": 15, "steps": 2, "duration": 0.2, "substeps": 2},
 }
 
 
