@@ -19,9 +19,12 @@ from understudy.models.operators.mgno import MgNO
 from understudy.models.operators.mp_pde import MPPDE
 from understudy.models.operators.network import FieldNetwork
 from understudy.models.operators.one_step import OneStepModel
+from understudy.models.operators.one_way import OneWayNetwork
 from understudy.models.operators.pde_refiner import PDERefiner
 from understudy.models.operators.sobolev import SobolevLoss
 from understudy.models.operators.unet import UNet
+from understudy.models.operators.wave_cnn import WaveCNN
+from understudy.nn.one_way_network import OneWayPlan
 
 _FINEST_NOISE = 1e-5  # of a refinement: what networks of these sizes can reach in minutes
 
@@ -107,6 +110,17 @@ def dilated(s: Sizes) -> FieldNetwork:
     return DilatedResNet(s.inward, s.outward, s.dims, s.numbers, padding=padding)  # type: ignore[arg-type]
 
 
+def wave_cnn(s: Sizes) -> FieldNetwork:
+    """Residual network of kernels of five points."""
+    padding = "circular" if s.periodic else "zeros"
+    return WaveCNN(s.inward, s.outward, s.dims, s.numbers, padding=padding)  # type: ignore[arg-type]
+
+
+def one_way_cnn(s: Sizes) -> FieldNetwork:
+    """That network with kernels of two products of one-way filters."""
+    return OneWayNetwork(wave_cnn(s), OneWayPlan(rank=2))
+
+
 def message_passing(s: Sizes) -> FieldNetwork:
     """Message-passing solver of one field to the next."""
     return MPPDE(
@@ -187,6 +201,8 @@ STEPPERS: dict[str, Callable[[FieldSet], Operator]] = {
     "fno": _one_step(fno),
     "unet": _one_step(unet),
     "dilated": _one_step(dilated),
+    "wave-cnn": _one_step(wave_cnn),
+    "one-way-cnn": _one_step(one_way_cnn),
     "mp-pde": _one_step(message_passing),
     "mgno": _one_step(mgno),
     "cape": _guided,

@@ -103,7 +103,32 @@ def emulate(
     """
     torch.manual_seed(seed)
     name = chosen(model, data)
-    operator = recipe(name, data)
+    return emulate_with(
+        recipe(name, data),
+        name,
+        data,
+        budget,
+        seed=seed,
+        device=device,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        listener=listener,
+    )
+
+
+def emulate_with(
+    operator: Operator,
+    name: str,
+    data: FieldSet,
+    budget: float,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    batch_size: int | None = None,
+    learning_rate: float = 1e-3,
+    listener: Listener | None = None,
+) -> Emulation:
+    """Train an operator that is made already; the other arguments are those of `emulate`."""
     train, held, test = data.split(seed)
     size = batch_size or (BATCH_OF_MAPS if data.steady else BATCH)
     plan = Training(
