@@ -6,6 +6,7 @@ What a user meets first, imported when first used:
 `fit`               from a table of runs to a calibrated surrogate
 `load`              read a surrogate from a ``.us`` file
 `load_operator`     read an operator of fields from a ``.us`` file
+`load_solver`       read a solver of linear systems from a ``.us`` file
 `connect`           a surrogate that `understudy serve` serves, from another process or machine
 `write_report`      one HTML page about a surrogate
 `read_table`        read CSV, TSV, Parquet or NPZ into a DataFrame
@@ -31,6 +32,7 @@ _EXPORTS = {
     "fit": "understudy.models.tabular.fit",
     "load": "understudy.models.tabular.fitted",
     "load_operator": "understudy.models.operators.stored",
+    "load_solver": "understudy.models.inverse.dcdm",
     "connect": "understudy.serve.client",
     "write_report": "understudy.report",
     "read_table": "understudy.data.readers",
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from understudy.core.surrogate import Surrogate as Surrogate
     from understudy.data.datasets import load_dataset as load_dataset
     from understudy.data.readers import read_table as read_table
+    from understudy.models.inverse.dcdm import load_solver as load_solver
     from understudy.models.operators.stored import load_operator as load_operator
     from understudy.models.tabular.fit import fit as fit
     from understudy.models.tabular.fitted import FittedSurrogate as FittedSurrogate
