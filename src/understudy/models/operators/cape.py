@@ -138,7 +138,7 @@ class CAPE(nn.Module):
                 f"{', '.join(map(str, self.spatial_shape))}), found {tuple(u.shape)}"
             )
         p = scaled(numbers(p, self.num_params), self.scale)
-        e = [embed(p).reshape(len(u), -1, *[1] * (u.ndim - 2)) for embed in self.attention]
+        e = [embed(p).flatten(1)[(..., *[None] * (u.ndim - 2))] for embed in self.attention]
         z = nn.functional.gelu(self.lift(u))
         near = self.depthwise(z.repeat_interleave(2, dim=1))
         h = torch.addcmul(self._at_a_point(z, e[1].flatten(1)), e[2], near)

@@ -265,7 +265,7 @@ class FNO(FieldNetwork):
             return result
 
         fields = max(1, _PROJECTED // (self.settings["projection"] * v[0, 0].numel()))
-        if fields >= len(v):
+        if torch.compiler.is_compiling() or fields >= len(v):  # a graph has any number of fields
             return project(v)
         if not torch.is_grad_enabled():
             return torch.cat([project(part) for part in v.split(fields)])
@@ -280,7 +280,7 @@ class FNO(FieldNetwork):
         if self.grid_channels:
             axes = [torch.arange(n, dtype=u.dtype, device=u.device) / n for n in space]
             grid = torch.stack(torch.meshgrid(*axes, indexing="ij"))
-            parts.append(grid.expand(len(u), *grid.shape))
+            parts.append(grid.expand(u.shape[0], *grid.shape))
         return torch.cat(parts, dim=1) if len(parts) > 1 else u
 
     def _crop(self, v: Tensor, space: Sequence[int]) -> Tensor:
@@ -314,12 +314,12 @@ class Pointwise(nn.Module):
     def forward(self, v: Tensor) -> Tensor:
         """Fields ``(B, out_channels, *space)`` of ``(B, in_channels, *space)``."""
         rows = v.flatten(2)
-        weight = self.weight.expand(len(v), *self.weight.shape)
+        weight = self.weight.expand(v.shape[0], *self.weight.shape)
         if self.bias is None:
             out = torch.bmm(weight, rows)
         else:
             out = torch.baddbmm(self.bias[:, None], weight, rows)
-        return out.view(len(v), -1, *v.shape[2:])
+        return out.unflatten(2, v.shape[2:])
 
 
 def _uniform(size: tuple[int, ...], inward: int) -> Tensor:
@@ -342,6 +342,7 @@ def check_inputs(
             f"fields must have {in_channels} channels and {dimension} axes of space, "
             f"found shape {tuple(u.shape)}"
         )
-    found = (len(u), 0) if p is None else tuple(p.shape)
-    if num_params and found != (len(u), num_params):
-        raise UserError(f"parameters must have shape {(len(u), num_params)}, found {found}")
+    runs = u.shape[0]
+    found = (runs, 0) if p is None else tuple(p.shape)
+    if num_params and found != (runs, num_params):
+        raise UserError(f"parameters must have shape {(runs, num_params)}, found {found}")

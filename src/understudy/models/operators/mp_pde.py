@@ -302,12 +302,12 @@ class MPPDE(FieldNetwork):
         space = tuple(u.shape[2:])
         graph = self._graph(space).to(u)
         nodes = u.flatten(2).transpose(1, 2).contiguous()  # (B, N, C)
-        told = u.new_empty(len(u), 1, 0)
+        told = u.new_empty(u.shape[0], 1, 0)
         if p is not None and self.num_params:
             told = p.to(u).unsqueeze(1)
         parts = [nodes, told.expand(-1, nodes.shape[1], -1)]
         if self.coordinates:
-            parts.append(graph.positions.expand(len(u), -1, -1))
+            parts.append(graph.positions.expand(u.shape[0], -1, -1))
         f = self.encode(torch.cat(parts, dim=2))
         for each in self.rounds:
             f = each(f, nodes, told, graph)

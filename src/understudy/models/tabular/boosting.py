@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -114,7 +115,7 @@ class Forest:
         return torch.cat([self._walk(part) for part in U.split(rows_at_once)])
 
     def _walk(self, U: Tensor) -> Tensor:
-        at = self.roots.expand(len(U), -1)
+        at = self.roots.expand(U.shape[0], -1)
         for _ in range(int(self.depth)):
             x = U.gather(1, self.feature[at])
             left = (x <= self.threshold[at]) | (x.isnan() & self.missing_left[at])
@@ -138,16 +139,25 @@ def _normal(deviation: float) -> list[float]:
     return [float(value) for value in deviation * z]
 
 
+@cache
+def _bins() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Quantiles of a standard normal (5,); mass, mean, deviation and piece of its bins (5, 1, 1).
+
+    The piece is the straight one, between two quantiles, on which a bin's mean lies.
+    """
+    z = torch.special.ndtri(torch.tensor(LEVELS, dtype=torch.float64))
+    mass, at, width = (values.reshape(-1, 1, 1) for values in bin_moments())
+    piece = (torch.bucketize(at.flatten(), z) - 1).clamp(0, len(z) - 2)
+    return z, mass, at, width, piece
+
+
 def mixture(mean: Tensor, quantiles: Tensor, spread: Tensor) -> Predictive:
     """Return the predictive of a mean (n, m), errors' quantiles (5, n, m) and deviation (m,)."""
+    z, mass, at, width, piece = _bins()
     q = quantiles.sort(dim=0).values
-    z = torch.special.ndtri(torch.tensor(LEVELS, dtype=q.dtype))
     slope = q.diff(dim=0) / z.diff().reshape(-1, 1, 1)
     average = slope.mean(0, keepdim=True).clamp_min(1e-6)
     slope = torch.maximum(slope, 0.1 * average)  # ties among quantiles are not certainty
-    mass, at, width = (values.reshape(-1, 1, 1) for values in bin_moments())
-    # the straight piece on which each bin's mean lies, and the slope about it
-    piece = (torch.bucketize(at.flatten(), z) - 1).clamp(0, len(z) - 2)
     loc = q[piece] + slope[piece] * (at - z[piece].reshape(-1, 1, 1))
     inner = 0.5 * (slope[:-1] + slope[1:])
     around = torch.cat([slope[:1], inner, slope[-1:]])

@@ -90,7 +90,7 @@ class Jacobian:
         last = torch.cat([h, x, one], dim=1)
         if not hidden:
             return cls(mean, last, [], [])
-        gradient = out.T.expand(len(x), m, -1)
+        gradient = out.T.expand(x.shape[0], m, -1)
         gradients: list[Tensor] = []
         for layer in reversed(range(len(slopes))):
             gradient = gradient * slopes[layer].unsqueeze(1)

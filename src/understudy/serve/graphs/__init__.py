@@ -1,0 +1,1 @@
+"""Fitted surrogates and operators as ONNX graphs."""
