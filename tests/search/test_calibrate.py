@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ from understudy.core.errors import UserError
 from understudy.core.posterior import independent_gaussian
 from understudy.core.space import Continuous, Space
 from understudy.search.calibrate import (
+    FieldPrior,
     SurrogateModel,
     calibrate,
     read_measurement,
@@ -297,3 +299,50 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
     path.write_text("[parameters\n")
     with pytest.raises(UserError, match=r"prior\.toml: is not valid TOML"):
         read_priors(path)
+
+
+# -- a prior of a whole field ----------------------------------------------------------------
+
+
+class Gaussian:
+    """Density of fields (2, 1) with values of mean m, deviation s and correlation r."""
+
+    shape = (2, 1)
+
+    def log_prior(self, x):
+        a, b = (x[:, 0, 0] - 1.0) / 0.5, (x[:, 1, 0] - 1.0) / 0.5
+        return -(a * a - 1.6 * a * b + b * b) / (2.0 * (1.0 - 0.8**2))
+
+
+class Values:
+    """The first of two parameters, measured."""
+
+    space = Space((Continuous("a", -20.0, 20.0), Continuous("b", -20.0, 20.0)))
+    outputs = ("y",)
+    group = torch.zeros(1, dtype=torch.long)
+
+    def __call__(self, theta):
+        return theta[:, :1], torch.zeros_like(theta[:, :1])
+
+
+def test_a_density_of_the_field_enters_the_posterior():
+    flat = {"a": Uniform(-20.0, 20.0), "b": Uniform(-20.0, 20.0)}
+    found = calibrate(
+        *(Values(), torch.tensor([2.0]), flat, {"y": 0.5}),
+        chains=8,
+        burn_in=50,
+        samples=250,
+        log_prior=FieldPrior(Gaussian()),
+    )
+    # two normals of deviation 0.5 at 1 and 2 give 1.5; the second follows with correlation 0.8
+    draws = found.draws.reshape(-1, 2)
+    assert draws.mean(0).tolist() == pytest.approx([1.5, 1.4], abs=0.04)
+    assert float(draws[:, 0].std()) == pytest.approx(math.sqrt(0.125), abs=0.03)
+    assert float(torch.corrcoef(draws.T)[0, 1]) > 0.6
+
+
+def test_fields_may_be_made_of_fewer_parameters():
+    prior = FieldPrior(Gaussian(), decode=lambda t: t[:, :1, None].expand(-1, 2, 1))
+    assert prior(torch.tensor([[1.0]])).tolist() == [0.0]
+    with pytest.raises(UserError, match="give decode"):
+        FieldPrior(Gaussian())(torch.zeros(1, 3))

@@ -17,6 +17,12 @@ model are calibrated at once: each chain has its own.
 lie within the data plus and minus twice it, and then lowered half-way to the lower limit, else
 raised half-way to the upper; ten times from 10 mV between 1 mV and 0.1 V, in the units of the data.
 
+**A prior of a whole field.** Where the parameters are the values of a field, or make one, their
+independent priors can be multiplied by a density of the field, such as that of a learned proximal
+network, :math:`\log p = -R(x)/\sigma^2` up to a constant (arXiv 2310.14344). It is a term of the
+log posterior, gradient included; to the Gauss-Newton Hessian, which only sets the coordinates, it
+adds the positive part of its own Hessian.
+
 **Simulation-based calibration** (Talts et al. 2018, arXiv 1804.06788): parameters drawn from the
 prior, data from the model, and the rank of each truth among L thinned posterior draws; ranks are
 uniform on 0..L if the posterior is right.
@@ -25,7 +31,7 @@ uniform on 0..L if the posterior is right.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -147,6 +153,33 @@ class SurrogateModel:
             for each in (posterior.mean, posterior.variance)
         )
         return mean, variance.clamp_min(0.0)
+
+
+class FieldPrior:
+    """A density of whole fields as a prior of the parameters that they are made of.
+
+    Parameters
+    ----------
+    density : object
+        With `shape`, that of a field, and ``log_prior(x)``, ``(c,)`` of ``(c, *shape)``,
+        differentiable: a learned proximal network (`understudy.models.inverse.lpn`).
+    decode : callable (c, d) -> (c, *shape), optional
+        Fields of parameters, differentiable. By default the parameters are the values.
+    """
+
+    def __init__(self, density: Any, decode: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.density, self.decode = density, decode
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        """Log densities (c,) of parameters (c, d), up to a constant."""
+        shape = tuple(self.density.shape)
+        if self.decode is None and theta.shape[1] != math.prod(shape):
+            raise UserError(
+                f"a field of shape {shape} has {math.prod(shape)} values; there are "
+                f"{theta.shape[1]} parameters: give decode"
+            )
+        x = theta.reshape(-1, *shape) if self.decode is None else self.decode(theta)
+        return torch.as_tensor(self.density.log_prior(x))
 
 
 # -- data ------------------------------------------------------------------------------------------
@@ -315,6 +348,8 @@ class _Target:
     y : Tensor (c, n)
     centre : Tensor (c, d)
     root : Tensor (c, d, d)
+    log_prior : callable (c, p) -> (c,), optional
+        Of the parameters, besides their own priors.
     """
 
     model: Model
@@ -322,6 +357,7 @@ class _Target:
     y: Tensor
     centre: Tensor
     root: Tensor
+    log_prior: Callable[[Tensor], Tensor] | None = None
 
     def z(self, w: Tensor) -> Tensor:
         """Standard normals (c, d)."""
@@ -337,7 +373,8 @@ class _Target:
         """At standard normals (c, d)."""
         mean, variance = self.predict(z)
         likelihood = (self.y - mean).square() / variance + variance.log()
-        return -0.5 * likelihood.sum(1) - 0.5 * z.square().sum(1)
+        value = -0.5 * likelihood.sum(1) - 0.5 * z.square().sum(1)
+        return value if self.log_prior is None else value + self.log_prior(self.beliefs(z)[0])
 
     def __call__(self, w: Tensor) -> Tensor:
         """At w (c, d)."""
@@ -356,7 +393,20 @@ class _Target:
                 logs.append((above[1].log() - below[1].log()) / (2.0 * _DIFFERENCE))
             J, G = torch.stack(means, -1), torch.stack(logs, -1)  # (c, n, d)
             fisher = (J / variance.unsqueeze(-1)).mT @ J + 0.5 * G.mT @ G
-        return fisher + torch.eye(z.shape[1], dtype=z.dtype)
+        whole = fisher + torch.eye(z.shape[1], dtype=z.dtype)
+        return whole if self.log_prior is None else whole + self._curvature(z, self.log_prior)
+
+    def _curvature(self, z: Tensor, log_prior: Callable[[Tensor], Tensor]) -> Tensor:
+        """Hessian (c, d, d) of minus the log prior, where it is positive, by differences."""
+        evaluate = value_and_gradient(lambda z: -log_prior(self.beliefs(z)[0]))
+        columns = []
+        for k in range(z.shape[1]):
+            step = torch.zeros_like(z)
+            step[:, k] = _DIFFERENCE
+            columns.append((evaluate(z + step)[1] - evaluate(z - step)[1]) / (2.0 * _DIFFERENCE))
+        H = torch.stack(columns, -1)
+        values, vectors = torch.linalg.eigh(0.5 * (H + H.mT))
+        return vectors @ torch.diag_embed(values.clamp_min(0.0)) @ vectors.mT
 
 
 def _prepared(target: _Target, starts: int, generator: torch.Generator) -> _Target:
@@ -507,6 +557,7 @@ def calibrate(
     seed: int = 0,
     file: str | Path | None = None,
     listener: Listener | None = None,
+    log_prior: Callable[[Tensor], Tensor] | None = None,
 ) -> Calibration:
     """Sample the posterior of a model's parameters.
 
@@ -525,6 +576,9 @@ def calibrate(
         Where chains are kept; those that are there go on. They must be of the same problem.
     listener : callable, optional
         Receives `Progress`.
+    log_prior : callable (c, d) -> (c,), optional
+        Differentiable log density of parameters in float64, up to a constant, which multiplies
+        their priors; see `FieldPrior`.
 
     Raises
     ------
@@ -541,7 +595,7 @@ def calibrate(
     generator = torch.Generator().manual_seed(seed)
     target = _open(model, Y, priors, noise, chains, generator)
     _check_explained(target, generator)
-    target = _prepared(target, _PRIOR_DRAWS, generator)
+    target = _prepared(replace(target, log_prior=log_prior), _PRIOR_DRAWS, generator)
     found = _sampled(target, Plan(burn_in, samples), generator, file, listener, shared=True)
     if len(found.kept) < 4:
         raise UserError("sampling was stopped before there was anything to report")

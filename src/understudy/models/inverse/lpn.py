@@ -156,8 +156,8 @@ class LearnedProximalNetwork(nn.Module):
         x : Tensor (B, *shape)
         method : {"newton", "cg"}
             Newton steps, each sample with a length of its own, that conjugate gradients solve for;
-            or the nonlinear conjugate gradients of SciPy, on all samples at once, as in the
-            paper.
+            or the nonlinear conjugate gradients of SciPy, on 64 samples at once (in the paper on
+            one).
         tolerance : float
             Of the residual.
         iterations : int, optional
@@ -168,14 +168,14 @@ class LearnedProximalNetwork(nn.Module):
         Inversion
         """
         x = self.checked(x.detach(), "the point to invert")
-        if method == "newton":
-            y, count = self._newton(x, tolerance, 50 if iterations is None else iterations)
-        elif method == "cg":
-            y, count = self._cg(x, tolerance, 1000 if iterations is None else iterations)
-        else:
+        if method not in ("newton", "cg"):
             raise UserError(f"a network is inverted by 'newton' or 'cg', not {method!r}")
+        by, most = (self._newton, 50) if method == "newton" else (self._cg, 1000)
+        most = most if iterations is None else iterations
+        parts = [by(part, tolerance, most) for part in x.split(_PART)]
+        y = torch.cat([part for part, _ in parts])
         residual = _norm(self.in_parts(y) - x) / _norm(x).clamp_min(1.0)
-        return Inversion(y, residual, count)
+        return Inversion(y, residual, max(count for _, count in parts))
 
     def _newton(self, x: Tensor, tolerance: float, iterations: int) -> tuple[Tensor, int]:
         y, enough = x.clone(), tolerance * _norm(x).clamp_min(1.0)

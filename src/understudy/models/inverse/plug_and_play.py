@@ -28,7 +28,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,16 +40,15 @@ from understudy.models.inverse.imaging_operators import LinearOperator
 _BELOW_BOUND = 0.95
 """Default step over its bound."""
 
+_ROUNDING = 1e-5
+"""Of objectives, which are differences of larger numbers in float32."""
+
 _DIVERGED = 1e4
 """Norm of an iterate over that of the start at which it is given up."""
 
 
-class Prox(Protocol):
-    """Images ``(B, *shape)`` to images; one with ``with_prior`` also says what R is there."""
-
-    def __call__(self, y: Tensor) -> Tensor:
-        """Denoise."""
-        ...
+Prox = Callable[[Tensor], Tensor]
+"""Images ``(B, *shape)`` to images; one with ``with_prior`` also says what R is there."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +104,14 @@ class Reconstruction:
     def iterations(self) -> int:
         """How many were made."""
         return len(self.residuals)
+
+    @property
+    def rises(self) -> Tensor | None:
+        """Which iterations raised the objective by more than rounding, (iterations - 1, B)."""
+        if self.objectives is None:
+            return None
+        room = self.objectives[1:].abs() + 0.5 * self.x.flatten(1).square().sum(1)
+        return self.objectives.diff(dim=0) > _ROUNDING * room
 
 
 def pnp_pgd(
