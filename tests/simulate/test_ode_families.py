@@ -101,7 +101,7 @@ def test_no_trajectory_reaches_the_bound():
 def test_families_come_in_turns_and_equal_shares():
     data = sample_families([LORENZ, THOMAS, FAMILIES["lorenz96-4"]], 10, seed=1, t=SHORT)
     assert data.which.tolist() == [0, 1, 2] * 3 + [0]
-    assert data.u.shape == (10, 21, 4) and data.dims.tolist()[:3] == [3, 3, 4]
+    assert data.u.shape == (10, 11, 4) and data.dims.tolist()[:3] == [3, 3, 4]
     assert not bool(data.u[0, :, 3].any())
     assert data.equation(1).skeleton == THOMAS.skeleton
 

@@ -1,0 +1,475 @@
+r"""PROSE: operators and equations by one transformer (Liu, Zhang & Schaeffer 2023, 2309.16816).
+
+Given the first samples of a trajectory, with noise, and a guess of its equation, which may lack its
+numbers or have a term too many or too few, a network answers with the solution at any later times
+and with the complete equation,
+
+.. math:: (u(t_1), \dots, u(t_m);\ \text{guess}) \mapsto (t \mapsto \hat u(t);\ \text{equation}) .
+
+It is trained on whole families of equations by
+
+.. math:: L = 6\, \mathop{\mathrm{mean}}_b \frac{\|\hat u - u\|^2}{\|u\|^2 + 10^{-5}}
+    + \text{cross-entropy of the tokens},
+
+norms over the output times and components. Noise of the input is
+:math:`0.02\, \|u\|\, n / \|n\|` with n normal: exactly 2 % of its norm. The network is in
+:mod:`understudy.models.operators.prose_network`, the language of tokens in
+:mod:`understudy.models.operators.equation_tokens`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from understudy.core import artifact
+from understudy.core.errors import UserError
+from understudy.core.expressions import ExpressionList
+from understudy.core.loop import Outcome, Schedule, Settings, Trainer, cosine, shuffled_batches
+from understudy.data.trajectories import TrajectorySet, check_times
+from understudy.models.operators.equation_guesses import GuessSampler
+from understudy.models.operators.equation_tokens import ExpressionTokenizer
+from understudy.models.operators.prose_network import Fused, PROSEArchitecture, PROSENetwork
+from understudy.models.operators.training import Listener
+from understudy.models.operators.writing import write_equations
+
+KIND = "prose"
+_CHUNK = 128
+
+Guess = str | ExpressionList
+"""An equation, complete or with masked numbers, or its text."""
+
+
+@dataclass(frozen=True)
+class PROSETraining:
+    """How a PROSE is trained; unless given as in the paper's code.
+
+    Parameters
+    ----------
+    steps, batch_size : int
+        160,000 and 512 in the paper.
+    learning_rate : float
+        Of Adam, after rising for `warmup` steps.
+    decay : {"inverse-sqrt", "cosine"}
+        How it falls then; along a cosine in runs that are short.
+    weight_decay : float
+        Coupled, an L2 term of the gradient.
+    clip_norm : float
+    data_weight : float
+        Of the error of the solution beside the cross-entropy.
+    noise : float
+        Norm of the noise of the input over that of the input.
+    noisy_targets : bool
+        Whether the solution that is learnt has the same noise, as in the paper's code.
+    add, delete : float
+        Shares of guesses with a term too many and a term too few.
+    query_points : int, optional
+        Output times of a step, drawn at random; all of them unless given.
+    device : {"cpu", "cuda"}
+    checkpoint : Path, optional
+        File from which a run that was cut off goes on.
+    """
+
+    steps: int = 160_000
+    batch_size: int = 512
+    learning_rate: float = 1e-4
+    warmup: int = 20_000
+    decay: Literal["inverse-sqrt", "cosine"] = "inverse-sqrt"
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    data_weight: float = 6.0
+    noise: float = 0.02
+    noisy_targets: bool = False
+    add: float = 0.15
+    delete: float = 0.15
+    query_points: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+    checkpoint: Path | None = None
+    interrupt: Literal["raise", "return"] = "raise"
+
+    @property
+    def schedule(self) -> Schedule:
+        """Factor of the learning rate by progress."""
+        start = self.warmup / self.steps
+        if self.decay == "cosine":
+            return cosine(warmup=min(start, 0.99), floor=0.01)
+        return lambda progress: (
+            max(progress / start, 1e-3) if progress < start else math.sqrt(start / progress)
+        )
+
+
+@dataclass(frozen=True)
+class PROSEPrediction:
+    """What a PROSE says.
+
+    Parameters
+    ----------
+    u : Tensor (B, q, d_max), optional
+        Solutions at the times asked for; None of a network without a data decoder.
+    expression : tuple of ExpressionList or None
+        Equation of each trajectory, None where the tokens written are none; empty where the network
+        writes none.
+    valid : Tensor (B,), optional
+        Which equations were ones.
+    """
+
+    u: Tensor | None
+    expression: tuple[ExpressionList | None, ...]
+    valid: Tensor | None
+
+    def equation(self, i: int = 0) -> str:
+        """Equation of a trajectory in LaTeX, a line a component."""
+        if not self.expression:
+            raise UserError("this network writes no equations: it has no symbol decoder")
+        written = self.expression[i]
+        return "invalid expression" if written is None else written.latex()
+
+
+class PROSE:
+    """Forecasts trajectories of a family of systems and writes down their equations.
+
+    Parameters
+    ----------
+    tokenizer : ExpressionTokenizer
+    architecture : PROSEArchitecture
+        Whose number of tokens is the tokeniser's.
+    guess : {"skeleton", "numbers"}
+        Whether guesses are trained on with numbers masked or known.
+    """
+
+    def __init__(
+        self,
+        tokenizer: ExpressionTokenizer,
+        architecture: PROSEArchitecture,
+        guess: Literal["skeleton", "numbers"] = "skeleton",
+    ) -> None:
+        if architecture.num_tokens != len(tokenizer):
+            raise UserError(
+                f"the network is made for {architecture.num_tokens} tokens, the tokeniser has "
+                f"{len(tokenizer)}"
+            )
+        if guess not in ("skeleton", "numbers"):
+            raise UserError(f"guess must be 'skeleton' or 'numbers', found {guess!r}")
+        self.tokenizer, self.guess = tokenizer, guess
+        self.network = PROSENetwork(architecture)
+        self.scale, self.given, self.span = 1.0, (), (0.0, 0.0)
+        self.outcome: Outcome | None = None
+
+    scale: float
+    """Unit of states in the network: root mean square of the training trajectories."""
+    given: tuple[int, ...]
+    """Numbers of points that an input may have."""
+    span: tuple[float, float]
+    """First and last time of the training trajectories."""
+
+    # -- training -----------------------------------------------------------------------------
+
+    def fit(
+        self,
+        data: TrajectorySet,
+        given: int | Sequence[int] = 64,
+        training: PROSETraining | None = None,
+        listener: Listener | None = None,
+    ) -> Self:
+        """Train on trajectories and their equations.
+
+        Parameters
+        ----------
+        data : TrajectorySet
+        given : int or sequence of int
+            Points of a trajectory that are the input; of several, steps take one after the other.
+            The solution is learnt after the largest of them.
+        training : PROSETraining, optional
+        listener : callable (Event) -> None, optional
+        """
+        plan = training or PROSETraining()
+        self.given = (given,) if isinstance(given, int) else tuple(given)
+        self._check(data)
+        device = torch.device(plan.device)
+        self.span = (float(data.t[0]), float(data.t[-1]))
+        real = data.mask[:, None].expand_as(data.u)
+        self.scale = float(data.u[real].square().mean().sqrt())
+        self.network.to(device)
+        loss = _Loss(self, data, plan, device)
+        settings = Settings(
+            max_steps=plan.steps,
+            schedule=plan.schedule,
+            clip_norm=plan.clip_norm,
+            checkpoint=plan.checkpoint,
+            interrupt=plan.interrupt,
+        )
+        optimizer = torch.optim.Adam(
+            self.network.parameters(),
+            plan.learning_rate,
+            weight_decay=plan.weight_decay,
+            foreach=True,
+        )
+        trainer = Trainer(self.network, optimizer, settings)
+        if plan.checkpoint is not None and plan.checkpoint.exists():
+            trainer.resume(plan.checkpoint)
+        self.network.train()
+        self.outcome = trainer.run(loss, None, listener)
+        self.network.eval()
+        return self
+
+    def _check(self, data: TrajectorySet) -> None:
+        sizes = self.network.architecture
+        if data.u.shape[2] != sizes.max_dim:
+            raise UserError(
+                f"the network is made for {sizes.max_dim} components, trajectories have "
+                f"{data.u.shape[2]}"
+            )
+        if not self.given or min(self.given) < 1 or max(self.given) >= len(data.t):
+            raise UserError(
+                f"between 1 and {len(data.t) - 1} of {len(data.t)} points can be given, "
+                f"found {', '.join(map(str, self.given)) or 'none'}"
+            )
+
+    # -- prediction ---------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def predict(
+        self,
+        t: Tensor,
+        u: Tensor,
+        symbols: Guess | Sequence[Guess] | None = None,
+        t_query: Tensor | None = None,
+        beams: int = 1,
+    ) -> PROSEPrediction:
+        """Solution and equation of trajectories.
+
+        Parameters
+        ----------
+        t : Tensor (T,)
+            Times of the samples, as many as the network was trained on.
+        u : Tensor (B, T, d) or (T, d)
+            d at most the components of the largest system.
+        symbols : equation or sequence of B equations, optional
+            Guesses, or one for all; text is read by :meth:`ExpressionList.parse`. Needed by a
+            network that reads symbols, ignored by one that does not.
+        t_query : Tensor (q,), optional
+            Times asked for; needed by a network that forecasts.
+        beams : int
+            Width of the beam search; 1 is greedy, as in the paper.
+
+        Raises
+        ------
+        UserError
+            If there are too many or too few samples, times do not increase or were never trained
+            on, a guess is missing or has words that the tokeniser does not know.
+        """
+        u = self._checked(t, u)
+        sizes = self.network.architecture
+        guesses = self._guesses(symbols, len(u)) if sizes.reads_symbols else None
+        queries = self._queries(t_query) if sizes.writes_data else None
+        if beams < 1:
+            raise UserError(f"a beam search has at least one beam, found {beams}")
+        solutions: list[Tensor] = []
+        equations: list[ExpressionList | None] = []
+        for i in range(0, len(u), _CHUNK):
+            fused = self._fused(t, u[i : i + _CHUNK], guesses, i)
+            if queries is not None:
+                solutions.append((self.scale * self.network.solution(fused, queries)).cpu())
+            if sizes.writes_symbols:
+                equations += write_equations(self.network, self.tokenizer, fused, beams)
+        valid = torch.tensor([e is not None for e in equations]) if sizes.writes_symbols else None
+        return PROSEPrediction(torch.cat(solutions) if solutions else None, tuple(equations), valid)
+
+    def _fused(self, t: Tensor, u: Tensor, guesses: Tensor | None, start: int) -> Fused:
+        device = next(self.network.parameters()).device
+        guess = None if guesses is None else guesses[start : start + len(u)].to(device)
+        return self.network.encode(t.to(device), u.to(device) / self.scale, guess)
+
+    def _checked(self, t: Tensor, u: Tensor) -> Tensor:
+        if not self.given:
+            raise UserError("this PROSE is not trained: call fit or load one")
+        u = u[None] if u.ndim == 2 else u
+        largest = self.network.architecture.max_dim
+        if u.ndim != 3 or not 1 <= u.shape[2] <= largest:
+            raise UserError(
+                f"trajectories must be (B, T, d) with at most {largest} components, "
+                f"found {tuple(u.shape)}"
+            )
+        check_times(t, "times of samples")
+        wanted = " or ".join(map(str, self.given))
+        if u.shape[1] != len(t) or len(t) not in self.given:
+            raise UserError(
+                f"this PROSE takes {wanted} samples of a trajectory, found {u.shape[1]} at "
+                f"{len(t)} times"
+            )
+        if not bool(torch.isfinite(u).all()):
+            raise UserError("samples of a trajectory must be finite, found NaN or infinity")
+        return F.pad(u.float(), (0, largest - u.shape[2]))
+
+    def _queries(self, t_query: Tensor | None) -> Tensor:
+        if t_query is None:
+            raise UserError("t_query is missing: at which times is the solution wanted?")
+        first, last = self.span
+        low, high = float(t_query.min()), float(t_query.max())
+        if t_query.ndim != 1 or not first <= low <= high <= last + 1e-9:
+            raise UserError(
+                f"times asked for must be a row within {first:g} .. {last:g}, on which the "
+                f"network was trained, found {low:g} .. {high:g}"
+            )
+        return t_query
+
+    def _guesses(self, symbols: Guess | Sequence[Guess] | None, count: int) -> Tensor:
+        if symbols is None or (not isinstance(symbols, ExpressionList) and not len(symbols)):
+            raise UserError(
+                "this PROSE reads a guess of the equation: give symbols, with ? for numbers that "
+                "are not known"
+            )
+        some = [symbols] * count if isinstance(symbols, str | ExpressionList) else list(symbols)
+        if len(some) != count:
+            raise UserError(f"{count} trajectories need as many guesses, found {len(some)}")
+        read = [ExpressionList.parse(s) if isinstance(s, str) else s for s in some]
+        tokens = self.tokenizer.encode_all(read, placeholders=self.guess == "skeleton")
+        longest = self.network.architecture.max_tokens
+        if tokens.shape[1] > longest:
+            raise UserError(f"a guess has {tokens.shape[1]} tokens, at most {longest} are read")
+        return tokens
+
+    # -- files --------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> Path:
+        """Write to a ``.us`` file, from which :meth:`load` restores it: JSON and tensors."""
+        manifest = {
+            "kind": KIND,
+            "architecture": self.network.describe(),
+            "tokenizer": self.tokenizer.describe(),
+            "guess": self.guess,
+            "scale": self.scale,
+            "given": list(self.given),
+            "span": list(self.span),
+        }
+        return artifact.write(path, manifest, self.network.state_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read from a ``.us`` file.
+
+        Raises
+        ------
+        UserError
+            If it holds something else, or parts that do not fit.
+        """
+        stored = artifact.read(path)
+        what = stored.manifest
+        if what.get("kind") != KIND:
+            raise UserError(f"{path} holds a {what.get('kind')!r}, not a {KIND!r}")
+        try:
+            tokenizer = ExpressionTokenizer(**what["tokenizer"])
+            new = cls(tokenizer, PROSEArchitecture(**what["architecture"]), what["guess"])
+            new.scale, new.given = float(what["scale"]), tuple(map(int, what["given"]))
+            first, last = map(float, what["span"])
+            new.span = (first, last)
+            new.network.load_state_dict(stored.tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"{path} is damaged: its parts do not fit ({error})") from error
+        new.network.eval()
+        return new
+
+
+class _Loss:
+    """Loss of a step: a batch, its noise, its guesses and its output times."""
+
+    def __init__(
+        self, model: PROSE, data: TrajectorySet, plan: PROSETraining, device: torch.device
+    ) -> None:
+        self.model, self.data, self.plan, self.device = model, data, plan, device
+        self.sizes = model.network.architecture
+        self.batches = shuffled_batches(len(data), plan.batch_size, plan.seed)
+        self.first = max(model.given)
+        tokenizer = model.tokenizer
+        if self.sizes.writes_symbols:
+            self.targets = tokenizer.encode_set(data)
+            _check_length(self.targets, self.sizes.max_tokens)
+        if self.sizes.reads_symbols:
+            self.guesses = GuessSampler(
+                tokenizer, data.skeletons, model.guess == "skeleton", seed=plan.seed
+            )
+
+    def __call__(self, step: int) -> Tensor:
+        plan, data = self.plan, self.data
+        seed = hash((plan.seed, step)) & 0x7FFFFFFF
+        generator = torch.Generator().manual_seed(seed)
+        rows = self.batches(step)
+        given = self.model.given[step % len(self.model.given)]
+        u, mask = data.u[rows], data.mask[rows]
+        # the whole trajectory is perturbed, its beginning by exactly its share
+        noisy = add_noise(u, mask, plan.noise, generator, given)
+        guess = None
+        if self.sizes.reads_symbols:
+            guess = self.guesses.draw(
+                data.which[rows], data.numbers[rows], generator, plan.add, plan.delete
+            ).to(self.device)
+        scaled = (noisy[:, :given] / self.model.scale).to(self.device)
+        fused = self.model.network.encode(data.t[:given].to(self.device), scaled, guess)
+        loss = torch.zeros((), device=self.device)
+        if self.sizes.writes_data:
+            loss = plan.data_weight * self._solution_error(
+                fused, noisy if plan.noisy_targets else u, mask, generator
+            )
+        if self.sizes.writes_symbols:
+            loss = loss + self._cross_entropy(fused, self.targets[rows])
+        return loss
+
+    def _solution_error(
+        self, fused: Fused, u: Tensor, mask: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        times = torch.arange(self.first, len(self.data.t))
+        if self.plan.query_points is not None and self.plan.query_points < len(times):
+            order = torch.randperm(len(times), generator=generator)
+            times = times[order[: self.plan.query_points]]
+        said = self.model.scale * self.model.network.solution(fused, self.data.t[times])
+        truth = u[:, times].to(self.device)
+        error = (said - truth) * mask[:, None].to(self.device)
+        return (error.square().sum((1, 2)) / (truth.square().sum((1, 2)) + 1e-5)).mean()
+
+    def _cross_entropy(self, fused: Fused, targets: Tensor) -> Tensor:
+        tokenizer = self.model.tokenizer
+        length = int((targets != tokenizer.pad).sum(1).max())
+        before = F.pad(targets[:, :length], (1, 0), value=tokenizer.bos)
+        after = F.pad(targets[:, :length], (0, 1), value=tokenizer.pad)
+        ends = (after != tokenizer.pad).sum(1, keepdim=True)
+        after = after.scatter(1, ends, tokenizer.eos).to(self.device)
+        real = after != tokenizer.pad
+        logits = self.model.network.logits(fused, before.to(self.device))
+        return F.cross_entropy(logits[real], after[real])
+
+
+def add_noise(
+    u: Tensor, mask: Tensor, share: float, generator: torch.Generator, given: int | None = None
+) -> Tensor:
+    """Trajectories with normal noise whose norm is a share of theirs.
+
+    Parameters
+    ----------
+    u : Tensor (B, T, d)
+    mask : Tensor (B, d)
+        Components that are real; others stay zero.
+    share : float
+    generator : torch.Generator
+    given : int, optional
+        Points of which both norms are taken; all unless given.
+    """
+    if share < 0:
+        raise UserError(f"the share of noise must be at least 0, found {share}")
+    noise = torch.randn(u.shape, generator=generator) * mask[:, None]
+    size = u[:, :given].flatten(1).norm(dim=1) / noise[:, :given].flatten(1).norm(dim=1)
+    return u + share * size[:, None, None] * noise
+
+
+def _check_length(tokens: Tensor, longest: int) -> None:
+    if tokens.shape[1] > longest:
+        raise UserError(
+            f"an equation has {tokens.shape[1]} tokens, the network is made for {longest}"
+        )
