@@ -1,0 +1,108 @@
+"""``understudy prior``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from understudy.cli.options import Json, Quiet, Seed, writable
+from understudy.core.errors import UserError
+
+if TYPE_CHECKING:
+    from understudy.models.inverse.prior_training import TrainedPrior
+
+EXAMPLE = "[bold]Example[/]\n\nunderstudy prior photographs/ --sigma 0.1 -o prior.us"
+STOPPED = 130
+
+
+def prior(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Folder of clean images.", show_default=False),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File (.us) to write.", show_default=False)
+    ],
+    sigma: Annotated[
+        float, typer.Option(help="Deviation of the noise it learns to remove; images are 0 to 1.")
+    ] = 0.1,
+    size: Annotated[
+        int, typer.Option(help="Height and width of what it sees, a multiple of 4.")
+    ] = 32,
+    color: Annotated[bool, typer.Option("--color", help="Three channels instead of grey.")] = False,
+    hidden: Annotated[int, typer.Option(min=1, help="Features of each layer.")] = 16,
+    steps: Annotated[
+        int, typer.Option(min=2, help="Steps; half with absolute error, half proximal matching.")
+    ] = 8000,
+    batch: Annotated[int, typer.Option(min=1, help="Patches of a step.")] = 64,
+    symmetric: Annotated[
+        bool, typer.Option("--symmetric", help="Mirror and turn patches at random.")
+    ] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="File of the state; where it exists, training goes on from it."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    seed: Seed = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Learn a prior of images, as an exact proximal operator."""
+    output = writable(output, "--output", force)
+    if checkpoint is not None:
+        checkpoint = writable(checkpoint, "--checkpoint", others=[output])
+    _check_device(device)
+    from understudy.cli.inverting import PriorDisplay
+    from understudy.models.inverse.prior_training import prior_schedule, train_prior
+
+    channels = 3 if color else 1
+    schedule = prior_schedule(channels * size * size, steps)
+    with PriorDisplay(schedule, quiet or json) as display:
+        found = train_prior(
+            *(folder, sigma),
+            size=size,
+            channels=channels,
+            hidden=hidden,
+            schedule=schedule,
+            batch_size=batch,
+            symmetric=symmetric,
+            checkpoint=checkpoint,
+            device=device,
+            seed=seed,
+            listener=display,
+        )
+    found.lpn.save(output, found.facts)
+    _print(found, output, json, quiet)
+    return STOPPED if found.facts["interrupted"] else 0
+
+
+def _check_device(device: str) -> None:
+    if device not in ("cpu", "cuda"):
+        raise UserError(f"--device is cpu or cuda, found {device!r}")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError("--device cuda: no GPU that PyTorch can use was found")
+
+
+def _print(found: TrainedPrior, output: Path, json: bool, quiet: bool) -> None:
+    from understudy.cli.console import print_json, say
+    from understudy.cli.summary import print_file
+
+    facts: dict[str, Any] = found.facts
+    if json:
+        print_json({"output": str(output), **facts})
+        return
+    if quiet:
+        return
+    if facts["interrupted"]:
+        say("training was interrupted; the best state up to then is kept", stderr=True)
+    say(
+        f"{facts['images']} images, {facts['steps']:,} steps; on unseen patches PSNR "
+        f"{facts['psnr_noisy']:.2f} dB noisy, {facts['psnr']:.2f} dB denoised"
+    )
+    print_file(output)
