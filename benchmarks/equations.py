@@ -78,9 +78,9 @@ def eddies(seed: int, waves: int, rms: float) -> Callable[[int], Any]:
     return start
 
 
-def concentration(runs: int = RUNS) -> Callable[[int], Any]:
+def concentration(runs: int = RUNS, depth: float = 0.2) -> Callable[[int], Any]:
     wave = line(3, 4, 1.0, runs)
-    return lambda n: 0.5 + 0.4 * wave(n) / 2.0
+    return lambda n: 0.5 + depth * wave(n)
 
 
 def equation_of(name: str) -> str:
@@ -159,7 +159,7 @@ PROBLEMS = {
 _STARTS = {
     "ks": line(1, 10, 0.8, MANY),
     "burgers": line(2, 4, 0.6, MANY),
-    "fisher": concentration(MANY),
+    "fisher": concentration(MANY, 0.12),
 }
 PROBLEMS |= {
     name + _MANY: replace(PROBLEMS[name], title=f"{PROBLEMS[name].title}, {MANY} runs", start=start)

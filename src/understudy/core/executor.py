@@ -18,12 +18,14 @@ import os
 import pickle
 import queue
 import signal
+import socket
 import sys
 import threading
+import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Kind = Literal["local", "ray"]
+_CLUSTER_SECONDS = 5.0  # after which it is asked whether the cluster is still there
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _CLOSING_SECONDS = 5.0
@@ -51,6 +54,10 @@ class TaskError(Exception):
 
 class TaskTimeoutError(Exception):
     """A task took longer than it was given, and was ended."""
+
+
+class ClusterLostError(UserError):
+    """The cluster that runs the tasks cannot be reached any more."""
 
 
 class WorkerLostError(Exception):
@@ -367,9 +374,13 @@ class RayExecutor(Executor):
         self._ours = not ray.is_initialized()
         if self._ours:
             _start_ray(workers)
+        self._address = str(ray.get_runtime_context().gcs_address)
         self._room = threading.BoundedSemaphore(workers)
         self._references: set[Any] = set()
-        self._closed = False
+        self._running: set[Future[Any]] = set()
+        self._closed = self._lost = False
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def submit(
         self, function: Callable[..., T], *arguments: Any, timeout: float | None = None
@@ -389,6 +400,11 @@ class RayExecutor(Executor):
         if self._closed:
             return
         self._closed = True
+        self._ended.set()
+        if self._lost:  # Ray would wait for its cluster, or crash, at the end of the program
+            sys.excepthook = sys.__excepthook__
+            atexit.register(_leave_ray)
+            return
         for reference in list(self._references):
             self._ray.cancel(reference, force=True)
         if self._ours:
@@ -405,12 +421,15 @@ class RayExecutor(Executor):
             if self._closed or not future.set_running_or_notify_cancel():
                 future.cancel()
                 return
-            try:
-                result = self._run(function, arguments, timeout)
-            except BaseException as error:
-                future.set_exception(error)
-            else:
-                future.set_result(result)
+            self._running.add(future)
+            with suppress(InvalidStateError):  # failed already, as the cluster was lost
+                try:
+                    result = self._run(function, arguments, timeout)
+                except BaseException as error:
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+            self._running.discard(future)
 
     def _run(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], timeout: float | None
@@ -437,6 +456,35 @@ class RayExecutor(Executor):
             raise TaskError(*content)
         return content
 
+    def _watch(self) -> None:
+        """Fail what runs once the cluster is gone, for which Ray itself would wait a minute."""
+        while not self._ended.wait(_CLUSTER_SECONDS):
+            if _answers(self._address):
+                continue
+            self._lost = True
+            lost = ClusterLostError(f"the Ray cluster at {self._address} does not answer any more")
+            for future in list(self._running):
+                with suppress(InvalidStateError):
+                    future.set_exception(lost)
+            return
+
+
+def _leave_ray() -> None:
+    """End a program whose cluster is gone, without what Ray does at the end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens there, asked three times within some seconds."""
+    host, _, port = address.rpartition(":")
+    for _ in range(3):
+        with suppress(OSError), socket.create_connection((host, int(port)), timeout=2.0):
+            return True
+        time.sleep(0.5)
+    return False
+
 
 def _start_ray(workers: int) -> None:
     import logging
@@ -444,8 +492,14 @@ def _start_ray(workers: int) -> None:
     import ray
 
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        try:
+            ray.init(**quiet)
+        except ConnectionError as error:
+            raise UserError(
+                f"no Ray cluster answers at {address}, which RAY_ADDRESS names"
+            ) from error
     else:
         ray.init(num_cpus=workers, include_dashboard=False, **quiet)
 

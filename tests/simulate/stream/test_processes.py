@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -265,3 +267,38 @@ def test_ray_streams_the_same_samples(monkeypatch):
     monkeypatch.setenv("RAY_worker_niceness", "0")  # else a busy machine starves its workers
     report = study(Steps(), ReservoirBuffer(40, 5, seed=1), 6, executor="ray").run()
     assert report.frames == 180 and used_once_or_more(report, 180)
+
+
+LOST_CLUSTER = """
+import os, subprocess, sys
+from tests.simulate.stream.test_processes import FIFOBuffer, Steps, study
+
+def end_cluster(progress):
+    if progress.frames >= 100:
+        subprocess.run(["pkill", "-9", "-P", str(os.getpid()), "gcs_server"])
+
+def endless():
+    return study(
+        Steps(0.01, steps=50), FIFOBuffer(300), 100_000, executor="ray", listener=end_cluster,
+        progress_seconds=0.5, checkpoint=sys.argv[1], checkpoint_seconds=0.5,
+    )
+
+if __name__ == "__main__":
+    endless().run()
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_that_vanishes_ends_the_study_in_a_sentence_and_leaves_its_checkpoint(tmp_path):
+    pytest.importorskip("ray")
+    path = tmp_path / "study.ck"
+    script = tmp_path / "lost.py"
+    script.write_text(LOST_CLUSTER)
+    found = os.environ | {"RAY_worker_niceness": "0", "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, str(script), str(path)]
+    done = subprocess.run(command, env=found, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 1
+    assert "ClusterLostError: the Ray cluster at" in done.stderr, done.stderr[-2000:]
+    again = study(Steps(steps=50), FIFOBuffer(300), 100_000, checkpoint=path)
+    again.resume(path)
+    assert again._progress().frames >= 50

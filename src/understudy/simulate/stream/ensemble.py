@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from understudy.core.executor import Executor, executor
+from understudy.core.executor import ClusterLostError, Executor, executor
 from understudy.simulate.stream.buffers import Buffer, BufferClosedError
 from understudy.simulate.stream.intake import Intake, discard
 from understudy.simulate.stream.ledger import Ledger, Run, groups
@@ -184,7 +184,10 @@ class Ensemble:
         with self._guarded():
             if self._closing or job.done or job.attempt != attempt:
                 return
-            job.reasons.append(str(future.exception()))
+            error = future.exception()
+            if isinstance(error, ClusterLostError):
+                raise error
+            job.reasons.append(str(error))
             if job.line is not None:
                 _shut(job.line)
             if job.attempt <= self.restarts:
