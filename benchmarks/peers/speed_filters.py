@@ -8,6 +8,7 @@ Run by ``benchmarks/waves.py`` in the environment of the package; prints one lin
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
@@ -65,7 +66,8 @@ def main() -> None:
             gap = float((mine(x) - theirs(x)).detach().norm() / mine(x).detach().norm())
             both = {"ours": mine, "theirs": theirs, "dense": mine.to_dense()}
             for what, call in (("prediction", prediction), ("gradient", gradient)):
-                seconds = latencies({name: call(net, x) for name, net in both.items()}, ROUNDS)
+                calls = {name: call(net, x) for name, net in both.items()}
+                seconds = latencies(calls, ROUNDS, time.process_time)
                 rows.append(
                     {"kernel": kernel, "rank": rank, "layout": layout, "what": what, "gap": gap}
                     | {f"{name}_ms": 1e3 * s for name, s in seconds.items()}
