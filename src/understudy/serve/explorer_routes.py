@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -131,10 +132,13 @@ class Explorer:
         found = await self._service.analysed(
             lambda: doubts(model.surrogate, where, body.level, body.points, body.seed)
         )
-        outputs = {}
-        for each in found:
-            points = await self._described(model, each.widest, body.level)
-            outputs[each.output] = {**each.record, "widest": points}
+        names = [(each.output,) for each in found for _ in each.widest]
+        codes = np.concatenate([each.widest for each in found])
+        points = iter(await self._described(model, codes, body.level, names))
+        outputs = {
+            each.output: {**each.record, "widest": list(islice(points, len(each.widest)))}
+            for each in found
+        }
         return _json({"model": model.name, "level": body.level, "outputs": outputs})
 
     async def invert(self, model: HostedModel, body: InvertBody) -> Response:
@@ -151,25 +155,27 @@ class Explorer:
             lambda: invert(model.surrogate, aim, body.points, body.seed)
         )
         codes = np.stack([answer.codes for answer in found])
-        points = await self._described(model, codes, body.level)
+        points = await self._described(model, codes, body.level, [targets] * len(codes))
         for point, answer in zip(points, found, strict=True):
             point |= {"probability": answer.probability, "reached": answer.reached}
         return _json({"model": model.name, "tolerance": tolerance, "points": points})
 
     async def _described(
-        self, model: HostedModel, codes: NDArray[np.float64], level: float
+        self,
+        model: HostedModel,
+        codes: NDArray[np.float64],
+        level: float,
+        outputs: Sequence[Sequence[str]],
     ) -> list[dict[str, Any]]:
-        """Inputs and predictions of coded points (k, d)."""
+        """Inputs of coded points (k, d), and predictions of some outputs of each."""
         columns = await asyncio.wrap_future(model.batcher.submit((level,), codes))
         inputs = model.space.decode(codes)
         return [
             {
                 "inputs": {str(k): plain(v) for k, v in inputs.iloc[at].items()},
-                "predictions": {
-                    target: _cell(columns, target, level, at) for target in model.surrogate.targets
-                },
+                "predictions": {name: _cell(columns, name, level, at) for name in names},
             }
-            for at in range(len(codes))
+            for at, names in enumerate(outputs)
         ]
 
     def _point(self, model: HostedModel, values: Mapping[str, Any]) -> Rows:

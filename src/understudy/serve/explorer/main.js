@@ -42,7 +42,7 @@ const pace = new Pace();
 
 function move(name, value, since) {
   state.values = { ...state.values, [name]: value };
-  sliders.set(state.values);
+  sliders.put(name, value);
   follower.push({ since, moved: name });
   settle();
 }
@@ -59,6 +59,7 @@ function chooseOutput(name) {
   state.output = name;
   predictions.choose(name);
   showSubject();
+  if (state.predictions) glance();
   drawSlices();
   enter();
   settle();
@@ -111,8 +112,16 @@ function show(answer, values) {
   state.predictions = answer.predictions;
   state.shown = values;
   predictions.set(answer.predictions);
+  glance();
   warn(answer.extrapolation);
   drawSlices();
+}
+
+// The chosen output in one line, for screens on which the table is out of sight.
+function glance() {
+  const said = interval(state.predictions[state.output]);
+  at("glance").textContent = `${state.output}  ${said.mean}  (${said.ends})`;
+  at("glance").hidden = false;
 }
 
 function drawSlices() {
@@ -171,9 +180,8 @@ async function openModel(name, said = { inputs: {} }) {
   sliders.show(model);
   sliders.set(state.values);
   predictions.show(model, state.output);
+  showGroups(model);
   slices.show(model, model.inputs.slice(0, MOST));
-  const left = model.inputs.length - MOST;
-  at("slices-more").textContent = left > 0 ? `The first ${MOST} of ${model.inputs.length} inputs.` : "";
   for (const view of Object.values(views)) view.show(said);
   tabs.show(state.view);
   enter();
@@ -183,11 +191,25 @@ async function openModel(name, said = { inputs: {} }) {
 
 async function openOperator(model, said) {
   state.model = null;
+  at("glance").hidden = true;
   document.title = model.name + " – Understudy explorer";
   at("title").textContent = model.name;
   const points = model.grid.shape.join(" × ");
   at("lede").textContent = `Operator of ${model.outputs.join(", ")} on ${points} points${model.dt ? `, ${number(model.dt)} between two times` : ""}.`;
   await fields.show(model, said);
+}
+
+// Of many inputs a part is sliced at a time.
+function showGroups(model) {
+  const n = model.inputs.length, starts = Array.from({ length: Math.ceil(n / MOST) }, (_, k) => k * MOST);
+  at("slices-group").parentElement.hidden = starts.length < 2;
+  fill(at("slices-group"), starts.map((start) => [start, `${start + 1} to ${Math.min(n, start + MOST)} of ${n}`]));
+}
+
+function chooseGroup() {
+  const start = Number(at("slices-group").value);
+  slices.show(state.model, state.model.inputs.slice(start, start + MOST));
+  follower.push({ settled: true });
 }
 
 function describe(model) {
@@ -246,6 +268,7 @@ async function begin() {
   followTheme(redraw);
   addEventListener("resize", debounced(redraw, 100));
   at("link").addEventListener("click", copyLink);
+  at("slices-group").addEventListener("change", chooseGroup);
   at("reset").addEventListener("click", () => go(state.model.usual));
   at("level").addEventListener("change", () => {
     state.level = Number(at("level").value);

@@ -1,6 +1,7 @@
 // Drawing on a canvas in CSS pixels, in the colours of the page.
 
 const FONT = 12;
+const SHADES = 12;
 const EDGE = 3; // by which dots may reach over the frame
 
 let colours = {};
@@ -126,17 +127,24 @@ export class Picture {
     pen.setLineDash([]);
   }
 
-  // Dots with an opacity each.
+  // Dots with an opacity each, of a few shades, so that all of a shade are painted at once.
   dots(values, heights, opacity, { tint = "ink", radius = 2.2 } = {}) {
-    const { pen } = this;
-    pen.fillStyle = colours[tint];
+    const { pen } = this, shades = Array.from({ length: SHADES + 1 }, () => []);
     for (let i = 0; i < values.length; i++) {
-      if (values[i] === null || heights[i] === null) continue;
-      pen.globalAlpha = opacity[i];
-      pen.beginPath();
-      pen.arc(this.x(values[i]), this.y(heights[i]), radius, 0, 2 * Math.PI);
-      pen.fill();
+      if (values[i] !== null && heights[i] !== null) shades[Math.round(SHADES * opacity[i])].push(i);
     }
+    pen.fillStyle = colours[tint];
+    shades.forEach((members, shade) => {
+      if (!members.length) return;
+      pen.globalAlpha = shade / SHADES;
+      pen.beginPath();
+      for (const i of members) {
+        const x = this.x(values[i]), y = this.y(heights[i]);
+        pen.moveTo(x + radius, y);
+        pen.arc(x, y, radius, 0, 2 * Math.PI);
+      }
+      pen.fill();
+    });
     pen.globalAlpha = 1;
   }
 

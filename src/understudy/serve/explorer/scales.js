@@ -58,7 +58,10 @@ function linearTicks(low, high, most) {
   const rough = (high - low) / Math.max(1, most);
   if (!(rough > 0) || !Number.isFinite(rough)) return [low];
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.999);
+  const steps = [0.2, 0.5, 1, 2, 5, 10].map((m) => m * power);
+  const inside = (step) => Math.floor(high / step + 1e-9) - Math.ceil(low / step - 1e-9) + 1;
+  const wide = steps.findIndex((s) => s >= rough * 0.999);
+  const step = steps[inside(steps[wide]) < 2 ? Math.max(0, wide - 1) : wide];
   const first = Math.ceil(low / step - 1e-9), last = Math.floor(high / step + 1e-9);
   return Array.from({ length: last - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
 }

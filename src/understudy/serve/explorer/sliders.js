@@ -22,6 +22,11 @@ export class Sliders {
     for (const [name, control] of this.controls) control.set(values[name]);
   }
 
+  // Put one control where its value is.
+  put(name, value) {
+    this.controls.get(name).set(value);
+  }
+
   #control(input, at) {
     return input.kind === "categorical" ? this.#list(input, at) : this.#slider(input, at);
   }
