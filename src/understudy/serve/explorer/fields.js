@@ -5,7 +5,7 @@ import { Latest } from "./follow.js";
 import { fixed, number, precise, rounded } from "./numbers.js";
 import { Picture } from "./picture.js";
 import { linear, padded } from "./scales.js";
-import { addressOf, ask } from "./service.js";
+import { addressOf, askArrays } from "./service.js";
 import { nested, startField, STARTS } from "./starts.js";
 import { painted } from "./tint.js";
 
@@ -31,7 +31,7 @@ export class Fields {
     this.model = model;
     this.answer = null;
     this.dims = model.grid.shape.length;
-    this.steady = model.dt === null || model.dt === undefined;
+    this.steady = !("dt" in model);
     const known = (key, otherwise) => (Number.isFinite(Number(said[key])) && said[key] ? Number(said[key]) : otherwise);
     this.wish = {
       start: STARTS.some(([kind]) => kind === said.start) ? said.start : "random",
@@ -109,21 +109,37 @@ export class Fields {
 
   async #load() {
     const { model, wish, parameters } = this, { shape } = model.grid;
-    const fields = model.inputs.map((name, channel) => {
-      const scale = model.fields?.find((field) => field.name === name) ?? { mean: 0, sd: 1 };
-      return nested(startField({ shape, kind: wish.start, detail: wish.detail, seed: wish.seed + 100 * channel }, scale, wish.size), shape);
-    });
+    const start = model.fields.map((scale, channel) =>
+      startField({ shape, kind: wish.start, detail: wish.detail, seed: wish.seed + 100 * channel }, scale, wish.size));
+    const channels = start.map((values) => nested(values, shape));
+    const fields = model.history > 1 ? Array(model.history).fill(channels) : channels;
+    const what = this.steady ? "solution" : `rollout?steps=${wish.steps}&samples=${model.stochastic ? wish.samples : 1}`;
     try {
-      const answer = await ask(addressOf(model.name, "rollout"), {
-        fields, parameters, steps: this.steady ? 1 : wish.steps, samples: model.stochastic ? wish.samples : 1, seed: 0,
-      });
+      const answer = await askArrays(addressOf(model.name, what), { fields, ...(model.parameters.length && { parameters }) });
       if (model !== this.model) return;
-      this.answer = { ...answer, start: fields };
+      this.answer = { ...this.#read(answer), start };
       at("trouble").hidden = true;
       this.#arrange();
     } catch (error) {
       this.complain(error);
     }
+  }
+
+  // Times, mean and spread of the samples by time and channel, and what is known of the error.
+  #read({ fields, times, test_error: error, reliable_until: until }) {
+    const { outputs, grid } = this.model, points = grid.shape.reduce((a, b) => a * b, 1);
+    const samples = this.steady ? 1 : fields.shape[1], all = this.steady ? 1 : fields.shape[2];
+    const moments = Array.from({ length: all }, (_, t) => outputs.map((_, c) => {
+      const at_ = (s) => ((s * all + t) * outputs.length + c) * points;
+      return moment(Array.from({ length: samples }, (_, s) => fields.values.subarray(at_(s), at_(s) + points)));
+    }));
+    return {
+      times: times ? Array.from(times.values) : [0],
+      mean: moments.map((each) => each.map(({ mean }) => mean)),
+      sd: samples > 1 ? moments.map((each) => each.map(({ sd }) => sd)) : null,
+      error: error && error.values.some(Number.isFinite) ? [0, ...error.values] : null,
+      horizon: until ? until.values[0] : null,
+    };
   }
 
   get #channel() {
@@ -133,7 +149,7 @@ export class Fields {
   // Make room for the pictures of the chosen field, and find the ends of its scales.
   #arrange() {
     const { answer, dims, steady } = this, channel = this.#channel;
-    const flat = (fields) => fields.map((each) => Float64Array.from(each[channel].flat(dims)));
+    const flat = (fields) => fields.map((each) => each[channel]);
     this.mean = flat(answer.mean);
     this.sd = answer.sd ? flat(answer.sd) : null;
     this.ends = padded(this.mean.flatMap((values) => extremes(values)), 0.02);
@@ -171,7 +187,7 @@ export class Fields {
     const { model, mean, time } = this, [low, high] = extremes(mean[time]);
     const name = model.outputs[this.#channel];
     return this.steady
-      ? `${name} for the given ${model.inputs.join(", ")}: from ${number(low)} to ${number(high)}.`
+      ? `${name} for the given ${model.channels.join(", ")}: from ${number(low)} to ${number(high)}.`
       : `${name} at time ${this.#when(time)}: from ${number(low)} to ${number(high)}.`;
   }
 
@@ -185,7 +201,7 @@ export class Fields {
     else if (name === "history") this.#image(picture, width, mean, this.ends, "mean", true);
     else if (name === "doubt") this.#image(picture, width, sd, this.spread, "width", true);
     else {
-      const values = { mean: mean[time], spread: sd?.[time], given: this.answer && Float64Array.from(this.answer.start[0].flat(this.dims)) }[name];
+      const values = { mean: mean[time], spread: sd?.[time], given: Float64Array.from(this.answer.start[0]) }[name];
       const ends = name === "spread" ? this.spread : name === "given" ? padded(extremes(values), 0) : this.ends;
       this.#image(picture, width, cut(values, grid.shape), ends, name === "spread" ? "width" : "mean", false);
     }
@@ -196,7 +212,7 @@ export class Fields {
 
   #line(name, picture, width) {
     const { grid } = this.model, { time, mean, sd } = this, x = places(grid, 0);
-    const given = name === "given" ? Float64Array.from(this.answer.start[0].flat(this.dims)) : null;
+    const given = name === "given" ? Float64Array.from(this.answer.start[0]) : null;
     const values = given ?? (name === "spread" ? sd[time] : mean[time]);
     const reach = this.sd ? [this.ends[0] - BOTH * this.spread[1], this.ends[1] + BOTH * this.spread[1]] : this.ends;
     const y = linear(...(given ? padded(extremes(given)) : name === "spread" ? padded(this.spread) : limited(reach, this.ends)));
@@ -233,31 +249,38 @@ export class Fields {
     });
   }
 
-  // The spread of the samples over time, in deviations of the field, with the reliable horizon.
+  // What is known of the error over time: the spread of the samples with their reliable horizon, and
+  // the error on test runs where it was measured.
   #belief() {
-    const { answer, model, mean, sd, time } = this, canvas = at("belief-picture");
-    canvas.hidden = !sd;
-    if (!sd) {
-      at("belief-words").textContent = "This operator gives the same rollout every time, so nothing in it says for how long it is right. Compare it with runs that it has not seen (its report does), or train one that is stochastic or an ensemble.";
-      return;
+    const { answer, model, mean, sd, time } = this, { times, horizon, error } = answer, end = times.at(-1);
+    const relative = sd?.map((values, k) => rms(values) / (rms(mean[k]) || 1));
+    const never = horizon === null || horizon >= end;
+    const parts = [];
+    if (sd) {
+      parts.push(`Blue: the deviation of ${this.wish.samples} rollouts from the same start, in sizes of their mean.`);
+      parts.push(never ? "They agree to the end." : `They agree until time ${precise(horizon)}, the upright line: from there on the mean is no forecast.`);
     }
-    const relative = sd.map((values, k) => rms(values) / (deviation(mean[k]) + rms(values) || 1));
-    const { times, horizon } = answer, end = times.at(-1), never = horizon === null || horizon === undefined || horizon >= end;
-    at("belief-words").textContent = `The spread of ${this.wish.samples} rollouts from the same start, as a share of the field and itself. ` +
-      (never ? "They agree to the end." : `They agree until time ${precise(horizon)}: from there on the mean is no forecast.`);
+    if (error) parts.push("Dashed: the normalised error on test runs, measured when it was trained.");
+    if (!parts.length) parts.push("This operator gives the same rollout every time and has no record of its error, so nothing says for how long it is right.");
+    at("belief-words").textContent = parts.join(" ");
+    const canvas = at("belief-picture"), curves = [relative, error].filter(Boolean);
+    canvas.hidden = !curves.length;
     const width = canvas.clientWidth;
-    if (!width) return;
+    if (!curves.length || !width) return;
     this.beliefPicture ??= new Picture(canvas);
     const picture = this.beliefPicture;
+    const y = linear(0, Math.min(2, padded([0, ...curves.flat()])[1]));
     picture.begin(width, 180);
-    picture.frame(linear(times[0], end), linear(0, padded([0, ...relative])[1]), { left: 44, right: 12, top: 9, bottom: 22 });
+    picture.frame(linear(times[0], end), y, { left: 44, right: 12, top: 9, bottom: 22 });
     picture.axes();
     picture.inside(() => {
-      picture.line(times, relative);
+      if (relative) picture.line(times, relative);
+      if (error) picture.line(known(times, error), known(error, error), { tint: "muted", dash: [6, 4] });
       picture.upright(times[time], { dash: [3, 3] });
       if (!never) picture.upright(horizon, { tint: "ink" });
     });
-    canvas.setAttribute("aria-label", `Spread of the rollouts of ${model.name}, from ${number(relative[0], 2)} to ${number(relative.at(-1), 2)}` + (never ? "" : `; reliable horizon ${precise(horizon)}`));
+    const last = curves[0].filter((v) => Number.isFinite(v)).at(-1);
+    canvas.setAttribute("aria-label", `Error estimate of ${model.name} over time, ${number(last, 2)} at the end` + (never ? "" : `; reliable horizon ${precise(horizon)}`));
   }
 
   // -- playing ------------------------------------------------------------------------------------
@@ -315,10 +338,16 @@ function extremes(values) {
 
 const rms = (values) => Math.sqrt(values.reduce((sum, v) => sum + v * v, 0) / values.length);
 
-function deviation(values) {
-  const mean = values.reduce((a, b) => a + b, 0) / values.length;
-  return Math.sqrt(values.reduce((sum, v) => sum + (v - mean) ** 2, 0) / values.length);
+// Mean and standard deviation of some fields, point by point.
+function moment(fields) {
+  const n = fields[0].length, mean = new Float64Array(n), sd = new Float64Array(n);
+  for (const field of fields) for (let i = 0; i < n; i++) mean[i] += field[i] / fields.length;
+  if (fields.length < 2) return { mean, sd };
+  for (const field of fields) for (let i = 0; i < n; i++) sd[i] += (field[i] - mean[i]) ** 2 / (fields.length - 1);
+  return { mean, sd: sd.map(Math.sqrt) };
 }
+
+const known = (values, measured) => values.filter((_, i) => Number.isFinite(measured[i]));
 
 // Ends that hold a reach, but no more than half the means' span beyond them.
 function limited([low, high], [a, b]) {

@@ -152,7 +152,6 @@ function save() {
 }
 
 function complain(error) {
-  if (error.name === "AbortError") return;
   const line = at("trouble");
   line.textContent = error.message[0].toUpperCase() + error.message.slice(1) + ".";
   line.hidden = false;
@@ -278,7 +277,7 @@ async function begin() {
   });
   at("model").addEventListener("change", () => openModel(at("model").value).catch(complain));
   try {
-    const { models } = await ask("/v1/models");
+    const found = await ask("/v1/models"), models = [...found.models, ...(found.operators || [])];
     fill(at("model"), models.map((name) => [name, name]));
     at("model").disabled = models.length < 2;
     address.onChange(() => openAddress(models).catch(complain));

@@ -8,7 +8,7 @@ const RUNS = 400;
 // A model of tables with its runs, or the description of an operator of fields as it is.
 export async function loadModel(name) {
   const description = await ask(addressOf(name));
-  if (description.kind === "operator") return description;
+  if (description.kind === "operator") return { ...description, ...(await ask(addressOf(name, "scales"))), name };
   return new Model(description, await ask(addressOf(name, `runs?most=${RUNS}`)));
 }
 
