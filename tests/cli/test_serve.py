@@ -29,11 +29,11 @@ def test_a_damaged_or_foreign_file_is_refused(
         assert done.err.startswith(f"error: {path}")
 
 
-def test_an_operator_is_refused_in_a_sentence(program: Program, tmp_path: Path) -> None:
+def test_an_operator_without_a_network_is_refused(program: Program, tmp_path: Path) -> None:
     path = artifact.write(tmp_path / "flow.us", {"kind": "operator"}, {"w": torch.zeros(1)})
     done = program("serve", path, "--port", 0)
     assert done.code == 2
-    assert "holds a 'operator', not a surrogate of a table" in done.err
+    assert "holds an operator whose parts do not fit together" in done.err
 
 
 @pytest.mark.parametrize("name", ["a b.us", ".us.us", "ü.us", "a" * 70 + ".us"])

@@ -22,6 +22,7 @@ from understudy.models.tabular.fitted import FittedSurrogate
 
 TOKENS = ["first-token-0123456789", "second-token-0123456789"]
 ROW = {"angle": 2.0, "speed": 20.0, "profile": "round"}
+NEW_ROWS = {"rows": [ROW, {**ROW, "angle": -1.5}, {**ROW, "profile": "flat"}]}
 
 
 def wing(rows: int, seed: int = 0) -> pd.DataFrame:
@@ -121,8 +122,10 @@ class Service:
 
 def started(*arguments: object) -> Service:
     """A service that says that it is ready."""
+    engine = () if "--onnx" in arguments else ("--no-onnx",)
+    command = [sys.executable, "-m", "understudy.cli.app", "serve", *map(str, arguments)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "understudy.cli.app", "serve", *map(str, arguments), "--port", "0"],
+        [*command, *engine, "--port", "0"],
         stderr=subprocess.PIPE,
         text=True,
         env=dict(os.environ),

@@ -34,6 +34,9 @@ def serve(
         float, typer.Option(min=0.1, help="Seconds that a request's head or body may take.")
     ] = 10.0,
     max_requests: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 64,
+    onnx: Annotated[
+        bool, typer.Option("--onnx/--no-onnx", help="Use ONNX Runtime where it is faster.")
+    ] = True,
 ) -> None:
     """Serve surrogates over HTTP."""
     models = [readable(model) for model in models]
@@ -57,4 +60,4 @@ def serve(
         in_flight=max_requests,
         per_client=max(1, max_requests // 2),
     )
-    run(models, host, port, token_file, limits)
+    run(models, host, port, token_file, limits, onnx)

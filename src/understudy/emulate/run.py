@@ -11,7 +11,7 @@ from torch import Tensor
 
 from understudy.core.loop import Event
 from understudy.core.operator import Operator, Stepper
-from understudy.emulate.evaluation import Evaluation, evaluate
+from understudy.emulate.evaluation import Evaluation, RolloutEvaluation, evaluate
 from understudy.emulate.fields import FieldSet
 from understudy.emulate.recipes import chosen, recipe
 from understudy.models.operators.field_map import FieldMap
@@ -145,6 +145,8 @@ def emulate_with(
     if listener is not None:
         listener(Moment("test", track.elapsed, budget, track.step, track.score))
     found = evaluate(operator, test, train, seed)
+    if isinstance(operator, LearnedStepper) and isinstance(found, RolloutEvaluation):
+        operator.test_errors = tuple(found.nrmse.tolist())
     outcome = operator.outcome  # type: ignore[attr-defined]
     facts: dict[str, float | int | str | bool] = {
         "train_runs": len(train),

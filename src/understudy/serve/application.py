@@ -22,6 +22,7 @@ from understudy.serve.formats import JSON, NPZ, to_json
 from understudy.serve.guard import Guard
 from understudy.serve.hosted import MIXTURE, HostedModel, plain
 from understudy.serve.limits import Limits
+from understudy.serve.operators import HostedOperator, Start, wrong_kind
 from understudy.serve.optimum import propose
 from understudy.serve.records import Metrics
 from understudy.serve.refusal import Problem, Refusal, invalid
@@ -41,19 +42,22 @@ def guarded(
     limits: Limits,
     tokens: Tokens | None,
     metrics: Metrics,
+    operators: Mapping[str, HostedOperator] | None = None,
 ) -> Guard:
     """Return the service as an ASGI application.
 
     Parameters
     ----------
     models : mapping of str to HostedModel
-        At least one.
+        At least one, unless there are operators.
     limits : Limits
     tokens : Tokens, optional
         Who may ask; without them only what names a loopback host is answered.
     metrics : Metrics
+    operators : mapping of str to HostedOperator, optional
     """
-    return Guard(application(Service(models, limits), metrics), limits, tokens, metrics)
+    service = Service(models, limits, operators or {})
+    return Guard(application(service, metrics), limits, tokens, metrics)
 
 
 class Service:
@@ -63,20 +67,49 @@ class Service:
     ----------
     models : mapping of str to HostedModel
     limits : Limits
+    operators : mapping of str to HostedOperator
     """
 
-    def __init__(self, models: Mapping[str, HostedModel], limits: Limits) -> None:
-        self.models, self.limits = models, limits
+    def __init__(
+        self,
+        models: Mapping[str, HostedModel],
+        limits: Limits,
+        operators: Mapping[str, HostedOperator] | None = None,
+    ) -> None:
+        self.models, self.limits, self.operators = models, limits, operators or {}
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
         self._analyst = ThreadPoolExecutor(1, thread_name_prefix="analyst")
         self._analyses = 0
 
     def model(self, name: str) -> HostedModel:
         """Return the model of a name, one of those loaded and nothing else (404)."""
+        if name in self.operators:
+            way = "rollout" if self.operators[name].steps else "solution"
+            raise wrong_kind(name, "surrogate of a table", f"/v1/models/{name}/{way}")
         if name not in self.models:
-            known = nearest(name[:80], list(self.models))
-            raise Refusal(404, "no_such_model", f"no model {name[:80]!r}{known}")
+            raise self._unknown(name)
         return self.models[name]
+
+    def operator(self, name: str, steps: bool) -> HostedOperator:
+        """Return the operator of a name, one that steps or one that maps (404)."""
+        if name in self.models:
+            raise wrong_kind(name, "operator", f"/v1/models/{name}/predict")
+        if name not in self.operators:
+            raise self._unknown(name)
+        if self.operators[name].steps is not steps:
+            wanted, way = ("step in time", "solution") if steps else ("map", "rollout")
+            raise wrong_kind(name, wanted, f"/v1/models/{name}/{way}")
+        return self.operators[name]
+
+    def description(self, name: str) -> Mapping[str, Any]:
+        """What is said of a model or an operator (404)."""
+        if name in self.operators:
+            return self.operators[name].description
+        return self.model(name).description
+
+    def _unknown(self, name: str) -> Refusal:
+        known = nearest(name[:80], [*self.models, *self.operators])
+        return Refusal(404, "no_such_model", f"no model {name[:80]!r}{known}")
 
     async def read(self, model: HostedModel, request: Request) -> tuple[Rows, str, bool]:
         """Rows of a request, its kind, and whether they came row by row."""
@@ -124,6 +157,38 @@ class Service:
             return to_json({"model": model.name, **{k: v.tolist() for k, v in arrays.items()}})
 
         inline = arrays["loc"].size <= 4096
+        return Response(await self._in_thread(self._reader, write, inline), media_type=kind)
+
+    async def fields(
+        self, hosted: HostedOperator, request: Request, steps: int, samples: int, seed: int
+    ) -> Response:
+        """Rollouts of an operator that steps, or the solution by one that maps."""
+        given = formats.kind_of(request.headers.get("content-type", ""))
+        offered = (JSON, NPZ)
+        if given not in offered:
+            raise Refusal(415, "unsupported_type", f"fields come as {JSON} or {NPZ}")
+        kind = formats.accepted(request.headers.get("accept", ""), given, offered)
+        body = await request.body()
+
+        def read() -> Start:
+            return hosted.start(formats.read_arrays(given, body, self.limits.numbers))
+
+        start = await self._in_thread(self._reader, read, inline=len(body) <= _INLINE)
+        hosted.check(start, steps, samples, kind == JSON)
+
+        def work() -> dict[str, Any]:
+            if hosted.steps:
+                return hosted.rollout(start, steps, samples, seed)
+            return hosted.solution(start)
+
+        found = await self.analysed(work)
+
+        def write() -> bytes:
+            if kind == NPZ:
+                return formats.to_npz(found)
+            return to_json({"model": hosted.name, **{k: v.tolist() for k, v in found.items()}})
+
+        inline = found["fields"].size <= 4096
         return Response(await self._in_thread(self._reader, write, inline), media_type=kind)
 
     async def sensitivity(self, model: HostedModel, samples: int, seed: int) -> Response:
@@ -202,13 +267,15 @@ def application(service: Service, metrics: Metrics) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _failed)
     _add_routes(app, service, metrics)
+    if service.models:
+        _add_surrogates(app, service)
+    _add_operators(app, service)
     add_explorer(app, service)
     return app
 
 
 def _add_routes(app: FastAPI, service: Service, metrics: Metrics) -> None:
-    first = next(iter(service.models.values()))
-    body = {"required": True, "content": examples.bodies(first)}
+    any_name, described = examples.first(service.models, service.operators)
 
     @app.get("/healthz", summary="Whether the service runs", responses=examples.HEALTH)
     async def healthz() -> Response:
@@ -218,17 +285,23 @@ def _add_routes(app: FastAPI, service: Service, metrics: Metrics) -> None:
     async def show_metrics() -> Response:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.get("/v1/models", summary="Names of the models", responses=examples.models(first))
+    @app.get("/v1/models", summary="Names of the models", responses=examples.models(any_name))
     async def list_models() -> Response:
-        return _json({"models": list(service.models)})
+        operators = {"operators": list(service.operators)} if service.operators else {}
+        return _json({"models": list(service.models), **operators})
 
     @app.get(
         "/v1/models/{name}",
         summary="Inputs, outputs and scores of a model",
-        responses=examples.description(first),
+        responses=examples.description(described),
     )
     async def describe(name: str) -> Response:
-        return _json(service.model(name).description)
+        return _json(service.description(name))
+
+
+def _add_surrogates(app: FastAPI, service: Service) -> None:
+    first = next(iter(service.models.values()))
+    body = {"required": True, "content": examples.bodies(first)}
 
     @app.post(
         "/v1/models/{name}/predict",
@@ -272,6 +345,39 @@ def _add_routes(app: FastAPI, service: Service, metrics: Metrics) -> None:
     )
     async def optimize(name: str, body: OptimizeBody) -> Response:
         return await service.optimize(service.model(name), body)
+
+
+def _add_operators(app: FastAPI, service: Service) -> None:
+    stepping = [each for each in service.operators.values() if each.steps]
+    mapping = [each for each in service.operators.values() if not each.steps]
+
+    if stepping:
+
+        @app.post(
+            "/v1/models/{name}/rollout",
+            summary="Fields at later times, with what is known of their error",
+            openapi_extra={"requestBody": examples.fields(stepping[0])},
+        )
+        async def rollout(
+            name: str,
+            request: Request,
+            steps: Annotated[int, Query(description="Fields to predict.")] = 1,
+            samples: Annotated[int, Query(description="Rollouts from each start.")] = 1,
+            seed: Annotated[int, Query(ge=0, lt=2**31)] = 0,
+        ) -> Response:
+            hosted = service.operator(name, steps=True)
+            return await service.fields(hosted, request, steps, samples, seed)
+
+    if mapping:
+
+        @app.post(
+            "/v1/models/{name}/solution",
+            summary="Fields of the solution for given fields",
+            openapi_extra={"requestBody": examples.fields(mapping[0])},
+        )
+        async def solution(name: str, request: Request) -> Response:
+            hosted = service.operator(name, steps=False)
+            return await service.fields(hosted, request, 1, 1, 0)
 
 
 def _levels(text: str) -> tuple[float, ...]:

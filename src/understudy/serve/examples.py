@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from understudy.serve.formats import ARROW, JSON, NPZ
 from understudy.serve.hosted import HostedModel
+from understudy.serve.operators import HostedOperator
 
 _REASONS = {
     400: "The body is not of its kind.",
@@ -97,14 +99,37 @@ def bodies(model: HostedModel) -> dict[str, Any]:
     return {JSON: {"schema": schema, "examples": examples}, ARROW: _BINARY, NPZ: _BINARY}
 
 
-def models(model: HostedModel) -> dict[int | str, dict[str, Any]]:
+def first(
+    models: Mapping[str, HostedModel], operators: Mapping[str, HostedOperator]
+) -> tuple[str, Mapping[str, Any]]:
+    """Name and description of the first model, or the first operator where there is none."""
+    name = next(iter((*models, *operators)))
+    return name, (models[name] if name in models else operators[name]).description
+
+
+def models(name: str) -> dict[int | str, dict[str, Any]]:
     """Answer to a request for names."""
-    return _answered({"models": [model.name]})
+    return _answered({"models": [name]})
 
 
-def description(model: HostedModel) -> dict[int | str, dict[str, Any]]:
+def description(record: Mapping[str, Any]) -> dict[int | str, dict[str, Any]]:
     """Answer to a request for a description."""
-    return _answered(model.description)
+    return _answered(record)
+
+
+def fields(hosted: HostedOperator) -> dict[str, Any]:
+    """Body of fields: JSON, small enough to show, or NPZ."""
+    example = hosted.example
+    shown = {"example": example} if len(str(example)) < 20_000 else {}
+    schema = {
+        "type": "object",
+        "required": ["fields"],
+        "properties": {
+            "fields": {"type": "array", "items": {}},
+            "parameters": {"type": "object", "additionalProperties": {"type": "number"}},
+        },
+    }
+    return {"required": True, "content": {JSON: {"schema": schema, **shown}, NPZ: _BINARY}}
 
 
 def predictions(model: HostedModel) -> dict[int | str, dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import struct
 import zipfile
 import zlib
@@ -192,15 +193,8 @@ def _arrow_cells(column: Any) -> Column:
 def _npz_columns(body: bytes, most: int) -> Columns:
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
-            infos = archive.infolist()
-            names = [info.filename.removesuffix(".npy") for info in infos]
-            if len(set(names)) < len(names):
-                raise _unusable("an array is given twice")
-            if sum(info.file_size for info in infos) > 8 * len(body) + 2**20:
-                raise _unusable("the arrays are compressed too much; use numpy.savez")
             return {
-                name: _array(name, archive, info, most)
-                for name, info in zip(names, infos, strict=True)
+                name: _column(name, archive, info, most) for name, info in _entries(archive, body)
             }
     except _ZIP_ERRORS as error:
         raise _malformed("an NPZ file", _line(error)) from None
@@ -212,8 +206,69 @@ _ZIP_ERRORS = (
 )
 
 
-def _array(name: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> NDArray[Any]:
-    """One-dimensional array of an NPZ entry; nothing is unpickled or allocated on its word."""
+def read_arrays(kind: str, body: bytes, most: int) -> dict[str, Any]:
+    """Arrays of any shape by name: of an NPZ file, or what a JSON object holds.
+
+    Parameters
+    ----------
+    kind : str
+        `JSON` or `NPZ`.
+    body : bytes
+    most : int
+        Numbers of an array that are accepted.
+
+    Raises
+    ------
+    Refusal
+        400 for a body that is not of its kind, 413 for too many numbers.
+    """
+    if kind == JSON:
+        return read_json(body)
+    try:
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            return {
+                name: _read_array(name, archive, info, lambda shape: _check_numbers(shape, most))
+                for name, info in _entries(archive, body)
+            }
+    except _ZIP_ERRORS as error:
+        raise _malformed("an NPZ file", _line(error)) from None
+
+
+def _check_numbers(shape: tuple[int, ...], most: int) -> None:
+    if math.prod(shape) > most:
+        message = f"an array has {math.prod(shape):,} numbers; at most {most:,} are accepted"
+        raise Refusal(413, "too_many_numbers", message)
+
+
+def _entries(archive: zipfile.ZipFile, body: bytes) -> list[tuple[str, zipfile.ZipInfo]]:
+    """Names and entries of an NPZ file that does not claim more than it can hold."""
+    infos = archive.infolist()
+    names = [info.filename.removesuffix(".npy") for info in infos]
+    if len(set(names)) < len(names):
+        raise _unusable("an array is given twice")
+    if sum(info.file_size for info in infos) > 8 * len(body) + 2**20:
+        raise _unusable("the arrays are compressed too much; use numpy.savez")
+    return list(zip(names, infos, strict=True))
+
+
+def _column(name: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> NDArray[Any]:
+    """One-dimensional array of an NPZ entry."""
+
+    def check(shape: tuple[int, ...]) -> None:
+        if len(shape) != 1:
+            raise _unusable(f"array {name[:80]!r} has {len(shape)} dimensions; one is expected")
+        check_count(shape[0], most)
+
+    return _read_array(name, archive, info, check)
+
+
+def _read_array(
+    name: str,
+    archive: zipfile.ZipFile,
+    info: zipfile.ZipInfo,
+    check: Callable[[tuple[int, ...]], None],
+) -> NDArray[Any]:
+    """Array of an NPZ entry; nothing is unpickled or allocated on its word."""
     with archive.open(info) as file:
         blob = file.read(info.file_size + 1)
     stream = io.BytesIO(blob)
@@ -221,17 +276,15 @@ def _array(name: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int
     if version not in ((1, 0), (2, 0)):
         raise _malformed("an NPZ file", f"array {name[:80]!r} has version {version}")
     reads = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = reads(stream, max_header_size=_LARGEST_HEADER)
+    shape, by_columns, dtype = reads(stream, max_header_size=_LARGEST_HEADER)
     if dtype.hasobject or dtype.kind not in "fiubU" or dtype.itemsize == 0:
         message = f"array {name[:80]!r} holds {str(dtype)[:40]}; numbers, booleans or text only"
         raise _unusable(message)
-    if len(shape) != 1:
-        raise _unusable(f"array {name[:80]!r} has {len(shape)} dimensions; one is expected")
-    check_count(shape[0], most)
+    check(shape)
     data = blob[stream.tell() :]
-    if len(data) != shape[0] * dtype.itemsize:
+    if len(data) != math.prod(shape) * dtype.itemsize:
         raise _malformed("an NPZ file", f"array {name[:80]!r} is longer or shorter than it says")
-    array = np.frombuffer(data, dtype=dtype)
+    array = np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if by_columns else "C")
     return (
         array
         if dtype.kind == "f" or array.dtype.isnative

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from understudy.core.space import Categorical, Space
 from understudy.models.tabular.fitted import FittedSurrogate, load
 from understudy.serve.batching import Arrays, Batcher
 from understudy.serve.limits import Limits
+
+if TYPE_CHECKING:
+    from understudy.serve.graphs.faster import FasterGraph
 
 MIXTURE = "mixture"
 """Key of predictions that are whole distributions; others are tuples of interval levels."""
@@ -38,6 +41,13 @@ class HostedModel:
     limits : Limits
     observe : callable
         Told of the rows of each batch.
+    path : Path, optional
+        Its file.
+
+    Attributes
+    ----------
+    graph : FasterGraph or None
+        Predicts in place of the surrogate where it is faster.
     """
 
     def __init__(
@@ -46,8 +56,10 @@ class HostedModel:
         surrogate: FittedSurrogate,
         limits: Limits,
         observe: Callable[[int], None] = lambda rows: None,
+        path: Path | None = None,
     ) -> None:
         self.name, self.surrogate, self._limits = name, surrogate, limits
+        self.path, self.graph = path, cast("FasterGraph | None", None)
         self.batcher = Batcher(self._compute, limits.batch_rows, limits.batch_seconds, observe)
         self._sensitivities: dict[tuple[int, int], list[dict[str, Any]]] = {}
         self._analysing = threading.Lock()
@@ -60,7 +72,10 @@ class HostedModel:
     def _compute(self, key: Hashable, X: NDArray[np.float64]) -> Arrays:
         if key == MIXTURE:
             return self._mixture(X)
-        return self.surrogate.columns(X, levels=key)  # type: ignore[arg-type]
+        levels, graph = cast("tuple[float, ...]", key), self.graph
+        if graph is not None and graph.suits(len(X), levels):
+            return graph.columns(X, levels)
+        return self.surrogate.columns(X, levels)
 
     def _mixture(self, X: NDArray[np.float64]) -> Arrays:
         """Components of the distribution of (transformed) outputs, (n, K, m) each."""
@@ -126,10 +141,16 @@ def load_models(
         part of an address, or that two files share.
     """
     models: dict[str, HostedModel] = {}
-    surrogates = {_name(path, paths): load(path) for path in paths}
+    files = served_names(paths)
+    surrogates = {name: load(path) for name, path in files.items()}
     for name, surrogate in surrogates.items():
-        models[name] = HostedModel(name, surrogate, limits, partial(observe, name))
+        models[name] = HostedModel(name, surrogate, limits, partial(observe, name), files[name])
     return models
+
+
+def served_names(paths: Sequence[Path]) -> dict[str, Path]:
+    """Files by the names under which they are served; those that cannot be are refused."""
+    return {_name(path, paths): path for path in paths}
 
 
 def plain(value: Any) -> Any:

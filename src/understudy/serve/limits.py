@@ -34,6 +34,10 @@ class Limits:
         Points that one search proposes (422).
     samples : int
         Base samples of sensitivities (422).
+    steps : int
+        Of a rollout (422).
+    numbers : int
+        Of the fields that an answer holds (422); JSON answers hold a 32nd of them.
     """
 
     body_bytes: int = 32 * 2**20
@@ -46,6 +50,8 @@ class Limits:
     batch_seconds: float = 0.002
     points: int = 16
     samples: int = 8192
+    steps: int = 1000
+    numbers: int = 2**23
 
     def __post_init__(self) -> None:
         for field in fields(self):

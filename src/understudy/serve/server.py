@@ -15,11 +15,14 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from understudy.core import artifact
 from understudy.core.errors import UserError
 from understudy.serve.application import guarded
+from understudy.serve.engine import Engines
 from understudy.serve.guard import Guard
-from understudy.serve.hosted import load_models
+from understudy.serve.hosted import load_models, served_names
 from understudy.serve.limits import Limits
+from understudy.serve.operators import load_operators
 from understudy.serve.records import Metrics, log, log_to_stderr
 from understudy.serve.tokens import read_tokens
 
@@ -32,13 +35,15 @@ def serve(
     port: int = 8000,
     token_file: Path | None = None,
     limits: Limits | None = None,
+    onnx: bool = True,
 ) -> None:
     """Serve surrogates until SIGINT or SIGTERM, which lets requests that are being answered end.
 
     Parameters
     ----------
     paths : sequence of Path
-        ``.us`` files of surrogates of tables; each is served under its name without ``.us``.
+        ``.us`` files of surrogates of tables and of operators; each is served under its name
+        without ``.us``.
     host : str
         Address to listen at. Any but a loopback address needs a token file.
     port : int
@@ -46,11 +51,14 @@ def serve(
     token_file : Path, optional
         A bearer token a line.
     limits : Limits, optional
+    onnx : bool
+        Whether ONNX Runtime predicts where it is faster than PyTorch, once it is known to be.
 
     Raises
     ------
     UserError
-        A file that is no sound surrogate, an address that cannot be had or that needs tokens.
+        A file that is no sound surrogate or operator, an address that cannot be had or that needs
+        tokens.
     """
     if token_file is None and not is_loopback(host):
         raise UserError(
@@ -61,13 +69,25 @@ def serve(
     metrics = Metrics()
     listener = _listener(host, port)
     try:
-        models = load_models(paths, limits, metrics.batch)
+        files = served_names(paths)
+        fields = {name: path for name, path in files.items() if _kind(path) == "operator"}
+        tables = [path for name, path in files.items() if name not in fields]
+        operators = load_operators(fields, limits)
+        models = load_models(tables, limits, metrics.batch)
         log_to_stderr()
         warnings.simplefilter("ignore")
-        app = guarded(models, limits, tokens, metrics)
-        _Server(_config(app, limits), app, list(models)).run(sockets=[listener])
+        app = guarded(models, limits, tokens, metrics, operators)
+        engines = Engines(models if onnx else {})
+        try:
+            _Server(_config(app, limits), app, [*models, *operators]).run(sockets=[listener])
+        finally:
+            engines.close()
     finally:
         listener.close()
+
+
+def _kind(path: Path) -> str:
+    return str(artifact.read(path).manifest.get("kind"))
 
 
 def is_loopback(host: str) -> bool:
