@@ -43,7 +43,7 @@ make_environment hebo --no-deps -r benchmarks/hebo.txt
 finish hebo hebo.optimizers.hebo
 make_environment pyro -r benchmarks/pyro.txt
 finish pyro pyro
-for name in numpyro exponax jax-cfd py-pde; do # without PyTorch
+for name in numpyro exponax jax-cfd py-pde devito; do # without PyTorch
     if [ ! -e ".bench/$name/.installed" ]; then
         echo "$name: installing into .bench/$name"
         "$python" -m venv ".bench/$name"
@@ -55,6 +55,9 @@ finish numpyro numpyro
 finish exponax exponax
 finish jax-cfd jax_cfd
 finish py-pde pde
+finish devito devito
+make_environment tensorly-torch -r benchmarks/tensorly-torch.txt
+finish tensorly-torch tltorch
 make_environment pfns pfns==0.4.2 tabpfn==9.2.0
 finish pfns tabpfn
 make_environment neuraloperator neuraloperator==2.0.0 hypothesis scipy pandas

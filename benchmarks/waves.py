@@ -41,9 +41,6 @@ def families() -> dict[str, list[list[Setting]]]:
     return {
         "understudy": [finer(1.0, scheme="newmark"), finer(_SHORT, scheme="central")],
         "devito": [finer(_SHORT, dtype=d) for d in dtypes],
-        "deepwave": [
-            finer(share, dtype="float32", order=order) for order in (2, 4) for share in (0.5, 0.25)
-        ],
     }
 
 
