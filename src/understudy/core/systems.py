@@ -878,6 +878,20 @@ _SYSTEMS = (
         arxiv="2011.05074",
         stage="audit",
         replaces=(
+        classes=(
+            "understudy.nn.one_way_conv.OneWayConv1d",
+            "understudy.nn.one_way_conv.OneWayConv2d",
+            "understudy.nn.one_way_conv.OneWayConv3d",
+            "understudy.nn.one_way_conv.OneWayConvTranspose2d",
+            "understudy.nn.one_way_network.OneWayPlan",
+            "understudy.compress.a_priori.compress_a_priori",
+            "understudy.compress.a_priori.truncate",
+            "understudy.models.operators.wave_cnn.WaveCNN",
+            "understudy.models.operators.one_way.OneWayNetwork",
+            "understudy.simulate.wave.WaveFEM2D",
+            "understudy.simulate.pde.wave.Wave",
+        ),
+        reproduction="understudy.reproduce.wave_cnn_compression",
             "Weight samples along one cyclical stochastic-gradient chain stand in for an ensemble "
             "of networks trained one by one to attack an unseen model."
         ),
