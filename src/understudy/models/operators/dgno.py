@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -66,6 +66,7 @@ METHODS = ("map", "vi", "hmc")
 _FEATURES = 64
 _EDGE = 0.999  # codes beyond are pulled back, where tanh is flat
 _CHUNK = 256
+_STARTS = 8
 
 
 # -- networks --------------------------------------------------------------------------------------
@@ -506,10 +507,41 @@ class DeepGenerativeNeuralOperator(WeakFormOperator):
     def _restore(self, tensors: Mapping[str, Tensor]) -> None:
         self.codes, self.precisions = tensors["codes"], tensors["precisions"]
 
-    @torch.no_grad()
-    def encode(self, a: Tensor) -> Tensor:
-        r"""Vectors :math:`\beta` ``(B, d)`` of coefficients ``(B, 1, n, n)``."""
-        return self.network.latent(self._scaled(a)).cpu()
+    def encode(self, a: Tensor, steps: int = 0, seed: int = 0) -> Tensor:
+        r"""Vectors :math:`\beta` ``(B, d)`` of coefficients.
+
+        Parameters
+        ----------
+        a : Tensor (B, 1, n, n)
+        steps : int
+            Of Adam on the loss of training, from the encoder's answer, which is the paper's. The
+            encoder of few training fields is less sure than the decoders are; it needs no solution.
+        seed : int
+            Of the discs in which residuals are taken.
+        """
+        scaled = self._scaled(a)
+        with torch.no_grad():
+            beta = self.network.latent(scaled)
+        if not steps:
+            return beta.cpu()
+        x = self.residual.draw(torch.Generator().manual_seed(seed))
+        weight = math.sqrt(self.residual.n_centres)
+
+        def minus_loss(z: Tensor) -> Tensor:
+            code = torch.tanh(z)
+            flux, k_gradient = self._fluxes(scaled, code, x)
+            pde = self.residual.mismatch(flux, k_gradient).mean(1)
+            pde = pde + weight * self.residual.balance(flux).square().mean(1)
+            return -pde - self.data_weight * self._misfit(scaled, code).mean(1)
+
+        start = torch.atanh(beta.clamp(-_EDGE, _EDGE))
+        return torch.tanh(maximise(minus_loss, start, steps, 0.03)).cpu()
+
+    def _misfit(self, scaled: Tensor, beta: Tensor) -> Tensor:
+        """Cross-entropies ``(B, n n)`` of decoded coefficients."""
+        logits = self.network.a(self.network.points, beta)
+        truth = 0.5 * (scaled.flatten(1) + 1.0)
+        return F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
 
     @torch.no_grad()
     def decode(self, beta: Tensor, x: Tensor | None = None) -> Tensor:
@@ -565,7 +597,8 @@ class DeepGenerativeNeuralOperator(WeakFormOperator):
             gradient of its evidence bound with fixed draws; Hamiltonian Monte Carlo. All start
             from the codes of training fields that explain the readings best.
         chains : int
-            Starts of each field.
+            Of each field, for ``"vi"`` and ``"hmc"``; from the likeliest of at least eight codes
+            that Adam improved.
         samples, burn_in : int
             Draws of each chain.
         n_centres : int
@@ -576,11 +609,16 @@ class DeepGenerativeNeuralOperator(WeakFormOperator):
         """
         if method not in METHODS:
             raise UserError(f"method must be one of {', '.join(METHODS)}, found {method!r}")
-        target = self._target(u_obs, x_obs, noise_sd, chains, n_centres, seed)
-        z = maximise(target, target.starts(self.codes, chains), steps, 0.03)
+        if chains < 1:
+            raise UserError(f"chains must be at least 1, found {chains}")
+        starts = max(chains, _STARTS)
+        target = self._target(u_obs, x_obs, noise_sd, starts, n_centres, seed)
+        z = maximise(target, target.starts(self.codes, starts), steps, 0.03)
+        z = _best(z, target(z), starts, 1 if method == "map" else chains)
+        target = target.of(starts, chains)
         found: Chains | None = None
         if method == "map":
-            draws = _best(z, target(z), chains).unsqueeze(1)
+            draws = z.unsqueeze(1)
         elif method == "vi":
             draws = _gaussian(target, z, chains, samples, steps, seed)
         else:
@@ -594,7 +632,7 @@ class DeepGenerativeNeuralOperator(WeakFormOperator):
         u_obs: Tensor,
         x_obs: Tensor,
         noise_sd: float | Tensor,
-        chains: int,
+        copies: int,
         n_centres: int,
         seed: int,
     ) -> LatentTarget:
@@ -610,8 +648,6 @@ class DeepGenerativeNeuralOperator(WeakFormOperator):
         noise = torch.as_tensor(noise_sd, dtype=torch.float64).expand(len(y))
         if not bool((noise > 0.0).all() and noise.isfinite().all()):
             raise UserError(f"noise_sd must be positive, found {float(noise.min()):g}")
-        if chains < 1:
-            raise UserError(f"chains must be at least 1, found {chains}")
         rule = WeakResidual(**{**asdict(self.residual), "n_centres": n_centres})
         discs = rule.draw(torch.Generator().manual_seed(seed)).to(here)
         with torch.no_grad():
@@ -619,8 +655,8 @@ class DeepGenerativeNeuralOperator(WeakFormOperator):
             return LatentTarget(
                 operator=self,
                 residual=rule,
-                y=y.to(here).repeat_interleave(chains, 0),
-                noise=noise.to(here).repeat_interleave(chains).unsqueeze(1),
+                y=y.to(here).repeat_interleave(copies, 0),
+                noise=noise.to(here).repeat_interleave(copies).unsqueeze(1),
                 sensors=self.network.u.basis(x) * bubble(x)[0].unsqueeze(1),
                 offset=self.network.u.b.detach() * bubble(x)[0],
                 solutions=Solutions.at(self.network.u, discs),
@@ -702,6 +738,11 @@ class LatentTarget:
         first, second = self.operator.precisions.to(z)
         return first * mismatch.sum(1) + second * self.residual.balance(s).square().sum(1)
 
+    def of(self, copies: int, chains: int) -> LatentTarget:
+        """Target of another number of chains a field."""
+        y, noise = (each[::copies].repeat_interleave(chains, 0) for each in (self.y, self.noise))
+        return replace(self, y=y, noise=noise)
+
     @torch.no_grad()
     def starts(self, codes: Tensor, chains: int) -> Tensor:
         """Codes ``(c, d)`` that explain the readings of each field best, as z."""
@@ -712,13 +753,14 @@ class LatentTarget:
         far = torch.cdist(y, u) / self.noise[::chains]
         order = far.argsort(1)
         which = order[:, torch.arange(chains) % len(z)]
-        return z[which.flatten()]
+        return z[which.flatten()].contiguous()
 
 
-def _best(z: Tensor, value: Tensor, chains: int) -> Tensor:
-    """Position ``(I, d)`` of the highest value among the chains of each field."""
-    which = value.unflatten(0, (-1, chains)).argmax(1)
-    return z.unflatten(0, (-1, chains))[torch.arange(len(which)), which]
+def _best(z: Tensor, value: Tensor, copies: int, kept: int = 1) -> Tensor:
+    """Positions ``(I * kept, d)`` of the highest values among the copies of each field."""
+    which = value.unflatten(0, (-1, copies)).topk(kept, dim=1).indices
+    fields = torch.arange(len(which), device=z.device).unsqueeze(1)
+    return z.unflatten(0, (-1, copies))[fields, which].flatten(0, 1)
 
 
 def _gaussian(

@@ -61,6 +61,10 @@ def _silu_sin_slope(z: Tensor) -> Tensor:
     return _silu_slope(torch.sin(phase)) * (math.pi * torch.cos(phase)) + 1.0
 
 
+def _silu_id_slope(z: Tensor) -> Tensor:
+    return _silu_slope(z) + 1.0
+
+
 def _silu_slope(z: Tensor) -> Tensor:
     gate = torch.sigmoid(z)
     return gate * (1.0 + z * (1.0 - gate))
@@ -69,7 +73,7 @@ def _silu_slope(z: Tensor) -> Tensor:
 ACTIVATIONS: dict[str, tuple[Function, Function]] = {
     "tanh-sin": (tanh_sin, _tanh_sin_slope),
     "silu-sin": (silu_sin, _silu_sin_slope),
-    "silu-id": (silu_id, lambda z: _silu_slope(z) + 1.0),
+    "silu-id": (silu_id, _silu_id_slope),
 }
 """Functions and their slopes."""
 

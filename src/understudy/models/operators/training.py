@@ -15,6 +15,7 @@ from understudy.core.errors import UserError
 from understudy.core.grid import Grid
 from understudy.core.loop import Event, Outcome, Settings, Trainer, cosine
 from understudy.models.operators.network import FieldNetwork, build
+from understudy.nn.soap import SOAP
 
 KIND = "operator"
 
@@ -32,9 +33,10 @@ class Training:
         Optimiser steps at most.
     batch_size : int
     learning_rate : float
-        Of Adam, falling to `floor` times it along half a cosine after a share `warmup` of the run.
+        Of the optimiser, falling to `floor` times it along half a cosine after a share `warmup`
+        of the run.
     weight_decay : float
-        Of Adam, coupled (an L2 term of the gradient).
+        Of Adam, coupled (an L2 term of the gradient); of SOAP, decoupled.
     ema_decay : float, optional
         Of the moving average of the weights, which is what is kept.
     clip_norm : float, optional
@@ -44,6 +46,9 @@ class Training:
         Where the network and the data are put.
     checkpoint : Path, optional
         File from which a run that was cut off goes on.
+    optimizer : {"adam", "soap"}
+        SOAP (:class:`~understudy.nn.soap.SOAP`) needs fewer steps where losses are ill-conditioned,
+        as those of residuals of equations are.
     """
 
     steps: int = 2000
@@ -60,6 +65,7 @@ class Training:
     device: str = "cpu"
     checkpoint: Path | None = None
     interrupt: Literal["raise", "return"] = "return"
+    optimizer: Literal["adam", "soap"] = "adam"
 
     def run(
         self,
@@ -70,9 +76,13 @@ class Training:
     ) -> Outcome:
         """Train a network on its device; `loss` takes the step, `validate` gives a score."""
         trained = [p for p in network.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(
-            trained, self.learning_rate, weight_decay=self.weight_decay, foreach=True
-        )
+        optimizer: Any
+        if self.optimizer == "soap":
+            optimizer = SOAP(trained, self.learning_rate, weight_decay=self.weight_decay)
+        else:
+            optimizer = torch.optim.Adam(
+                trained, self.learning_rate, weight_decay=self.weight_decay, foreach=True
+            )
         settings = Settings(
             max_steps=self.steps,
             max_seconds=self.max_seconds,
