@@ -49,7 +49,7 @@ Network = Callable[[Tensor], Tensor]
 """From residuals ``(B, 1, *grid)`` of unit length to directions of the same shape."""
 
 _POINTS_AT_ONCE = 2**22
-_HELD_OUT = 200
+_HELD_OUT, _HELD_OUT_POINTS = 200, 2**22
 
 
 @dataclass(frozen=True)
@@ -313,7 +313,7 @@ def direction_loss(A: Operator, b: Tensor, y: Tensor) -> Tensor:
 
 
 DEFAULT_TRAINING = Training(
-    steps=4600,
+    steps=2000,
     batch_size=10,
     learning_rate=3e-3,
     warmup=0.02,
@@ -361,7 +361,8 @@ def train_direction_network(
     operator = SPDOperator.of(A, n)
     network.to(training.device)
     seeds = torch.Generator().manual_seed(training.seed)
-    held_out = ritz.draw(_HELD_OUT, seeds).to(training.device)
+    count = max(20, min(_HELD_OUT, _HELD_OUT_POINTS // n))
+    held_out = ritz.draw(count, seeds).to(training.device)
 
     def loss_of(b: Tensor) -> Tensor:
         y = network(b.reshape(-1, 1, *grid))
@@ -385,6 +386,7 @@ def learn_solver(
     num_ritz: int | None = None,
     network: DirectionNetwork | None = None,
     q: int = 2,
+    boost: float = 9.0,
     listener: Listener | None = None,
     ritz_listener: Callable[[int, int], None] | None = None,
 ) -> DeepConjugateDirection:
@@ -404,6 +406,8 @@ def learn_solver(
         The paper's for 64 points a side by default.
     q : int
         Of the solver.
+    boost : float
+        Of the law of training residuals, see :class:`~understudy.models.inverse.ritz.RitzVectors`.
     listener : callable, optional
         Is told of every step.
     ritz_listener : callable (done, total), optional
@@ -418,7 +422,9 @@ def learn_solver(
     grid = checked_grid(grid_shape)
     operator = SPDOperator.of(A, math.prod(grid))
     num_ritz = ritz_count(operator.n) if num_ritz is None else num_ritz
-    ritz = RitzVectors.of(operator, num_ritz, seed=training.seed, listener=ritz_listener)
+    ritz = RitzVectors.of(
+        operator, num_ritz, boost=boost, seed=training.seed, listener=ritz_listener
+    )
     torch.manual_seed(training.seed)
     network = DirectionNetwork(len(grid)) if network is None else network
     log: list[list[float]] = []
