@@ -16,8 +16,14 @@ def show(model: Model, json: Json = False) -> None:
     from understudy.cli import summary
     from understudy.cli.console import print_json, print_table, say
 
-    if _kind(model) == "operator":
-        _show_operator(model, json)
+    kind = _kind(model)
+    others = {
+        "operator": _show_operator,
+        "proximal-network": _show_prior,
+        "linear solver": _show_solver,
+    }
+    if kind in others:
+        others[kind](model, json)
         return
     surrogate = understudy.load(model)
     if json:
@@ -70,6 +76,49 @@ def _show_operator(path: Path, json: bool) -> None:
             value = ", ".join(map(str, value)) or "none"
         if value is not None:
             say(f"  {name.replace('_', ' ')}: {value}")
+
+
+def _show_prior(path: Path, json: bool) -> None:
+    from understudy.cli.console import print_json, say
+    from understudy.cli.summary import print_file
+    from understudy.core import artifact
+    from understudy.models.inverse.lpn import LearnedProximalNetwork
+
+    lpn = LearnedProximalNetwork.load(path)
+    record: dict[str, object] = {
+        "network": lpn.network.kind,
+        "weights": sum(p.numel() for p in lpn.parameters()),
+        "shape": list(lpn.shape),
+        "sigma": lpn.sigma,
+        **artifact.read(path).manifest["facts"],
+    }
+    if json:
+        print_json({"file": str(path), **record, "network_settings": lpn.network.settings})
+        return
+    print_file(path)
+    for name, value in record.items():
+        text = " x ".join(map(str, value)) if isinstance(value, list) else value
+        say(f"  {name.replace('_', ' ')}: {text}")
+
+
+def _show_solver(path: Path, json: bool) -> None:
+    from understudy import load_solver
+    from understudy.cli.console import print_json, say
+    from understudy.cli.summary import print_file
+
+    solver = load_solver(path)
+    facts = {name: value for name, value in solver.facts.items() if name != "log"}
+    weights = sum(p.numel() for p in solver.model.parameters())  # type: ignore[attr-defined]
+    record = {"q": solver.q, "weights": weights, **facts, "grid": list(solver.grid_shape or ())}
+    if json:
+        print_json({"file": str(path), **record})
+        return
+    print_file(path)
+    names = {"loss": "held-out loss", "reason": "ended by"}
+    for name, value in record.items():
+        if isinstance(value, list):
+            value = ", ".join(map(str, value)) or "any"
+        say(f"  {names.get(name, name.replace('_', ' '))}: {value}")
 
 
 def _range(row: dict[str, object]) -> str:
