@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 
     from understudy.core.progress import Progress
     from understudy.search.calibrate import Calibration, Ranks, SurrogateModel
+    from understudy.search.field_calibration import FieldCalibration
 
 EXAMPLE = (
-    "[bold]Example[/]\n\nunderstudy calibrate cell.us measured.csv --prior prior.toml -o cell.html"
+    "[bold]Examples[/]\n\n"
+    "understudy calibrate cell.us measured.csv --prior prior.toml -o cell.html\n\n"
+    "understudy calibrate darcy.us sensors.csv --noise 0.003 -o field.html"
 )
 _PAGES = (".html", ".htm")
 _TABLES = (".csv", ".tsv", ".parquet", ".pq")
@@ -29,14 +32,26 @@ def calibrate(
         Path,
         typer.Argument(
             metavar="MEASUREMENT",
-            help="Table with measured outputs and the inputs that are known.",
+            help="Table with measured outputs and the inputs that are known; of an operator, with "
+            "columns x, y and u.",
             show_default=False,
         ),
     ],
     prior: Annotated[
-        Path,
-        typer.Option("--prior", "-p", help="TOML file with a prior of each parameter, and noise."),
-    ],
+        Path | None,
+        typer.Option(
+            "--prior",
+            "-p",
+            help="TOML file with a prior of each parameter, and noise; not for an operator.",
+        ),
+    ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(help="Deviation of the readings, of an operator that infers fields."),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="map, vi or hmc, of an operator that infers fields.")
+    ] = "hmc",
     output: Annotated[
         Path | None,
         typer.Option(
@@ -65,8 +80,21 @@ def calibrate(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Infer parameters from a measurement, through a surrogate."""
-    model, measurement, prior = readable(model), readable(measurement), readable(prior)
+    """Infer parameters from a measurement, or a field from sensors, through a surrogate."""
+    model, measurement = readable(model), readable(measurement)
+    if _holds_operator(model):
+        if output is not None:
+            output = _output(output, (model, measurement))
+        if prior is not None or check or file is not None:
+            raise UserError(
+                "--prior, --check and --chains-file are of surrogates, not of operators"
+            )
+        field = _field(model, measurement, noise, method, (chains, burn_in, samples, seed))
+        _tell_field(field, output, measurement.name, model.name, json, quiet)
+        return
+    if prior is None or noise is not None:
+        raise UserError("a surrogate needs --prior, a TOML file, which says the noise as well")
+    prior = readable(prior)
     if output is not None:
         output = _output(output, (model, measurement, prior))
     if file is not None:
@@ -98,6 +126,77 @@ def calibrate(
         _print_json(found, ranks, output)
     elif not quiet:
         _print(found, ranks, output)
+
+
+def _holds_operator(path: Path) -> bool:
+    from understudy.core.artifact import kind_of
+
+    return kind_of(path) == "operator"
+
+
+def _field(
+    model: Path,
+    measurement: Path,
+    noise: float | None,
+    method: str,
+    sampling: tuple[int, int, int, int],
+) -> FieldCalibration:
+    """Field behind readings of sensors."""
+    import understudy
+    from understudy.models.operators.dgno import DeepGenerativeNeuralOperator
+    from understudy.search.field_calibration import calibrate_field, read_sensors
+
+    operator = understudy.load_operator(model)
+    if not isinstance(operator, DeepGenerativeNeuralOperator):
+        raise UserError(
+            f"{model} holds an operator of the kind {operator.model!r}, which infers nothing; a "
+            "'dgno' does"
+        )
+    if noise is None:
+        raise UserError("an operator needs --noise, the deviation of the readings")
+    if method not in ("map", "vi", "hmc"):
+        raise UserError(f"--method must be map, vi or hmc, found {method!r}")
+    sensors = read_sensors(understudy.read_table(measurement))
+    return calibrate_field(operator, sensors, noise, method, *sampling)  # type: ignore[arg-type]
+
+
+def _tell_field(
+    found: FieldCalibration, output: Path | None, source: str, model: str, json: bool, quiet: bool
+) -> None:
+    from understudy.cli.console import percent, print_json, say
+    from understudy.cli.summary import print_file
+
+    if output is not None:
+        if output.suffix.lower() in _TABLES:
+            from understudy.data.readers import write_table
+
+            write_table(found.table(), output)
+        else:
+            from understudy.report.field_calibration import write_field_report
+
+            write_field_report(found, output, source=source, model=model)
+    if json:
+        record = {
+            "sensors": len(found.sensors.y),
+            "noise": found.noise,
+            "explained_90": found.explained,
+            "decided": found.decided,
+            "mean": found.mean.tolist(),
+            "sd": found.sd.tolist(),
+            "warnings": found.warnings(),
+            "output": output and str(output),
+        }
+        print_json(record)
+    elif not quiet:
+        low, high = found.posterior.operator.phases
+        share = float((found.mean - low).mean()) / (high - low)
+        say(f"{percent(share)} of the field is {high:g}, the rest {low:g}, in the mean")
+        say(f"{percent(found.decided)} of the cells are decided: one phase has 95 % of the chance")
+        say(f"{percent(found.explained)} of the readings are within their 90 % intervals")
+        for text in found.warnings():
+            say(f"warning: {text}", stderr=True)
+        if output is not None:
+            print_file(output)
 
 
 def _surrogate(path: Path) -> Any:
