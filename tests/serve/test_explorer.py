@@ -13,11 +13,18 @@ import pytest
 import torch
 
 from understudy.core.space import Categorical, Continuous, Integer
+from understudy.models.operators.field_map import FieldMap
+from understudy.models.operators.fno import FNO
+from understudy.models.operators.one_step import OneStepModel
+from understudy.models.operators.training import Training
 from understudy.models.tabular.fitted import FittedSurrogate
 from understudy.serve.explorer import pages
 from understudy.serve.explorer_doubt import doubts
 from understudy.serve.explorer_grids import axis
 from understudy.serve.explorer_inversion import Aim, distinct, invert, usual_tolerance
+from understudy.serve.explorer_scales import scales
+from understudy.serve.limits import Limits
+from understudy.serve.operators import HostedOperator
 from understudy.serve.optimum import Constraint, region
 
 from .conftest import ROW, Answer, Service, wing
@@ -197,6 +204,50 @@ def test_distinct_points_are_the_worthiest_of_their_neighbourhood() -> None:
     worth = torch.tensor([1.0, 2.0, 0.5, 0.1], dtype=torch.float64)
     assert distinct(U, worth, 3).tolist() == [1, 2, 3]
     assert distinct(U, worth, 2).tolist() == [1, 2]
+
+
+# -- operators ------------------------------------------------------------------------------------
+
+
+def stepper(**options: Any) -> OneStepModel:
+    torch.manual_seed(0)
+    size = torch.tensor([1.0, 10.0]).reshape(1, 1, 2, 1)
+    paths = 3.0 + size * torch.randn(64, 3, 2, 16)
+    rate = 10 ** (2.0 * torch.rand(64, 1))
+    plan = Training(steps=1, batch_size=4)
+    model = OneStepModel(FNO(2, 2, (4,), 8, 1, 16, num_params=1), **options)
+    return model.fit(paths, rate, dt=0.1, channels=["h", "v"], parameters=["rate"], training=plan)
+
+
+def test_scales_are_those_of_the_fields_and_parameters_trained_on() -> None:
+    found = scales(HostedOperator("waves", stepper(parameter_scaling="log"), Limits()))
+    assert [each["name"] for each in found["fields"]] == ["h", "v"]
+    np.testing.assert_allclose([f["mean"] for f in found["fields"]], [3, 3], atol=1.0)
+    np.testing.assert_allclose([f["sd"] for f in found["fields"]], [1, 10], rtol=0.1)
+    (rate,) = found["parameters"]
+    assert 0.5 < rate["lower"] < 2.0 and 50.0 < rate["upper"] < 200.0
+
+
+def test_scales_of_what_changes_no_units_are_plain() -> None:
+    model = stepper(parameter_scaling="none", scale_fields=False)
+    found = scales(HostedOperator("waves", model, Limits()))
+    assert [(f["mean"], f["sd"]) for f in found["fields"]] == [(0, 1), (0, 1)]
+    assert found["parameters"] == [{"name": "rate", "lower": 0.0, "upper": 1.0}]
+
+
+def test_scales_of_a_map_are_of_what_it_is_given() -> None:
+    torch.manual_seed(0)
+    given = 5.0 + 2.0 * torch.randn(32, 1, 16)
+    solver = FieldMap(FNO(1, 1, (4,), 8, 1, 16))
+    solver.fit(given, given**2, inputs=["source"], training=Training(steps=1, batch_size=4))
+    (field,) = scales(HostedOperator("poisson", solver, Limits()))["fields"]
+    assert (field["name"], field["mean"]) == ("source", pytest.approx(5.0, abs=0.3))
+    assert field["sd"] == pytest.approx(2.0, rel=0.2)
+
+
+def test_a_table_has_no_scales_of_fields(service: Service) -> None:
+    assert service.ask("GET", "/v1/models/wing/scales").status == 404
+    assert service.ask("GET", "/v1/models/none/scales").status == 404
 
 
 # -- the page's own files -------------------------------------------------------------------------

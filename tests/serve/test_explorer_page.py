@@ -7,6 +7,7 @@ import http.client
 import importlib.util
 import json
 import os
+import re
 import shutil
 import statistics
 import time
@@ -17,8 +18,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import understudy
+from understudy.models.operators.field_map import FieldMap
+from understudy.models.operators.fno import FNO
+from understudy.models.operators.one_step import OneStepModel
+from understudy.models.operators.pde_refiner import PDERefiner
+from understudy.models.operators.training import Training
+from understudy.serve.formats import to_npz
 
 from .conftest import ROW, TOKENS, Service, started, wing
 
@@ -561,6 +569,125 @@ def test_it_follows_a_slider_at_once(opened: Opener) -> None:
     assert len(took) >= 10
     quicker = statistics.quantiles(took, n=4)[0]  # other programs slow the rest down
     assert quicker < 50.0, took
+
+
+# -- operators ------------------------------------------------------------------------------------
+
+
+def travelling(runs: int, *shape: int) -> torch.Tensor:
+    """Waves that go to the right, (runs, 8, 1, *shape)."""
+    torch.manual_seed(0)
+    x = torch.arange(shape[-1]) / shape[-1]
+    phase = torch.rand(runs, 1, 1) + 0.05 * torch.arange(8).reshape(1, -1, 1)
+    wave = torch.sin(2 * torch.pi * (x + phase)).unsqueeze(2)
+    return wave if len(shape) == 1 else wave.unsqueeze(3).expand(-1, -1, -1, *shape).contiguous()
+
+
+@pytest.fixture(scope="module")
+def opened_fields(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opener]:
+    """The page of a service of operators: one that refines, one of a plane, and a map."""
+    folder = tmp_path_factory.mktemp("fields")
+    plan = Training(steps=20, batch_size=4, learning_rate=3e-3)
+    line, plane = travelling(8, 24), travelling(8, 12, 16)
+    refined = PDERefiner(FNO(2, 1, (4,), 8, 2, 16, num_params=2), num_refinement_steps=1)
+    refined.fit(line, torch.rand(8, 1) + 1.0, dt=0.05, parameters=["speed"], training=plan)
+    plain = OneStepModel(FNO(1, 1, (4, 4), 8, 2, 16))
+    plain.fit(plane, dt=0.05, training=plan)
+    plain.test_errors = (0.1, 0.2, 0.3)
+    solver = FieldMap(FNO(1, 1, (4,), 8, 2, 16))
+    solver.fit(line[:, 0], line[:, 1], inputs=["source"], training=plan)
+    named = {"refined": refined, "plain": plain, "poisson": solver}
+    running = started(*(each.save(folder / f"{name}.us") for name, each in named.items()))
+
+    def open_(state: str, **options: Any) -> Any:
+        page = browser.Page(chromium, f"{running.url}/#{state}", **options)
+        page.wait_for("document.documentElement.dataset.ready === 'true'")
+        page.wait_for("document.querySelectorAll('#field-pictures canvas[data-drawn]').length > 0")
+        return page
+
+    yield open_
+    running.process.kill()
+    running.process.wait()
+
+
+@pytest.mark.slow
+def test_samples_of_a_rollout_say_how_far_to_believe_it(opened_fields: Opener) -> None:
+    page = opened_fields("model=refined")
+    titles = page.run(
+        "[...document.querySelectorAll('#field-pictures figcaption')].map(f => f.textContent)"
+    )
+    assert titles == [
+        "Mean of the rollouts",
+        "Spread of the rollouts (standard deviation)",
+        "All times, upwards",
+        "Spread at all times",
+    ]
+    assert "8 rollouts from the same start" in text(page, "#belief-words")
+    assert page.run("document.getElementById('belief-picture').hidden") is False
+    put(page, "#wish-samples", "3")
+    page.wait_for("document.getElementById('belief-words').textContent.includes('3 rollouts')")
+    put(page, "#parameter-0", "1.2")
+    page.wait_for("location.hash.includes('samples=3')")
+    assert re.search(r"in\.speed=1\.(19|2)", page.run("location.hash"))
+    assert page.messages == []
+
+
+@pytest.mark.slow
+def test_a_rollout_plays_and_pauses(opened_fields: Opener) -> None:
+    page = opened_fields("model=plain&steps=60")
+    assert page.run("document.getElementById('time').max") == "60"
+    focus(page, "#play")
+    press(page, "Enter")
+    page.wait_for("Number(document.getElementById('time').value) >= 3")
+    assert text(page, "#play") == "Pause"
+    press(page, "Enter")
+    stopped = page.run("document.getElementById('time').value")
+    assert text(page, "#play") == "Play" and 3 <= int(stopped) < 60
+    put(page, "#time", "60")
+    assert page.run("document.getElementById('time').getAttribute('aria-valuetext')") == "3.00"
+    assert "normalised error on test runs" in text(page, "#belief-words")
+    assert page.messages == []
+
+
+@pytest.mark.slow
+def test_a_map_shows_what_it_is_given_and_what_it_gives(opened_fields: Opener) -> None:
+    page = opened_fields("model=poisson&start=waves", width=390)
+    titles = page.run(
+        "[...document.querySelectorAll('#field-pictures figcaption')].map(f => f.textContent)"
+    )
+    assert titles == ["What is given", "What it gives"]
+    assert page.run("document.getElementById('player').hidden") is True
+    assert page.run("document.getElementById('belief').hidden") is True
+    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.run(wide) <= 0
+    assert page.messages == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["refined", "plain", "poisson"])
+def test_every_control_of_an_operator_has_a_role_and_a_name(
+    opened_fields: Opener, name: str
+) -> None:
+    page = opened_fields(f"model={name}")
+    found = [each for each in controls(page) if each[0] != "RootWebArea"]
+    assert [each for each in found if not each[1].strip() or each[0] in ("generic", "none")] == []
+    assert {("slider", "Detail"), ("slider", "Seed"), ("combobox", "Shape")} <= set(found)
+    if AXE:
+        page.run(Path(AXE).read_text(encoding="utf-8") + ";0")
+        violations = "axe.run(document).then(r => r.violations.map(v => [v.id, v.nodes[0].html]))"
+        assert page.run(violations) == []
+
+
+@pytest.mark.slow
+def test_arrays_of_numpy_are_read_as_they_are(opened_fields: Opener) -> None:
+    values = np.arange(12, dtype=np.float32).reshape(2, 3, 2) / 7
+    held = to_npz({"fields": values, "times": np.array([0.5, 1.5])})
+    script = f"Uint8Array.from({list(held)}).buffer"
+    found = opened_fields("model=poisson").run(
+        f"import('/explorer/npz.js').then(m => m.arrays({script}))"
+        ".then(a => [a.fields.shape, [...a.fields.values], [...a.times.values]])"
+    )
+    assert found == [[2, 3, 2], values.ravel().astype(float).tolist(), [0.5, 1.5]]
 
 
 # -- tokens and failures --------------------------------------------------------------------------

@@ -21,8 +21,10 @@ from understudy.serve.explorer_bodies import DoubtBody, InvertBody, MapBody, Sli
 from understudy.serve.explorer_doubt import doubts
 from understudy.serve.explorer_grids import Slices, curve, plane, shortened, values_of
 from understudy.serve.explorer_inversion import Aim, invert, usual_tolerance
+from understudy.serve.explorer_scales import scales
 from understudy.serve.formats import JSON, to_json
 from understudy.serve.hosted import HostedModel, plain
+from understudy.serve.operators import wrong_kind
 from understudy.serve.optimum import Constraint, region
 from understudy.serve.refusal import Problem, invalid
 from understudy.serve.rows import Rows, check_count, encode, named
@@ -52,6 +54,12 @@ def add_explorer(app: FastAPI, service: Service) -> None:
         most: Annotated[int, Query(ge=1, le=_MOST_RUNS, description="Runs at most.")] = 500,
     ) -> Response:
         return explorer.runs(service.model(name), most)
+
+    @app.get("/v1/models/{name}/scales", summary="Sizes of the fields an operator was trained on")
+    async def scales_(name: str) -> Response:
+        if name not in service.operators:
+            raise wrong_kind(service.model(name).name, "operator", f"/v1/models/{name}/predict")
+        return _json(scales(service.operators[name]))
 
     @app.post("/v1/models/{name}/doubt", summary="Where intervals are wide")
     async def doubt(name: str, body: DoubtBody) -> Response:

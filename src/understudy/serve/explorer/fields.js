@@ -85,7 +85,7 @@ export class Fields {
   #parameter(parameter, k) {
     const { lower, upper } = range(parameter), step = rounded((upper - lower) / 200, 3) || "any";
     return control(parameter.name, "parameter-" + k, lower, upper, step, this.parameters[parameter.name], (value) => {
-      this.parameters[parameter.name] = value;
+      this.parameters[parameter.name] = rounded(value, 4);
       this.#changed();
     });
   }
@@ -324,8 +324,7 @@ function control(label, id, min, max, step, value, changed) {
   return element("div", { class: "input" }, element("label", { for: id, title: label }, label), shown, slider);
 }
 
-const range = ({ lower, upper, mean = 0.5, sd = 0.25 }) =>
-  Number.isFinite(lower) && Number.isFinite(upper) ? { lower, upper } : { lower: mean - 1.7 * sd, upper: mean + 1.7 * sd };
+const range = ({ lower, upper }) => ({ lower: rounded(lower, 3), upper: rounded(upper, 3) });
 
 function extremes(values) {
   let low = Infinity, high = -Infinity;

@@ -98,7 +98,7 @@ async function follow({ since, moved, settled }) {
     if (model !== state.model) return;
     if (!settled) pace.took(performance.now() - began, points * lines.length);
     slices.take(answer.slices);
-    show(answer, values);
+    show(answer, values, settled);
     if (since) performance.measure("from slider to drawn", { start: since, end: performance.now() });
     await views[view]?.follow?.({ moved, settled, pace });
     if (settled) settledOn(answer, values);
@@ -108,13 +108,13 @@ async function follow({ since, moved, settled }) {
   }
 }
 
-function show(answer, values) {
+function show(answer, values, settled) {
   state.predictions = answer.predictions;
   state.shown = values;
   predictions.set(answer.predictions);
   glance();
   warn(answer.extrapolation);
-  drawSlices();
+  drawSlices(Boolean(settled));
 }
 
 // The chosen output in one line, for screens on which the table is out of sight.
@@ -124,9 +124,9 @@ function glance() {
   at("glance").hidden = false;
 }
 
-function drawSlices() {
+function drawSlices(settled) {
   if (state.view !== "slices" || !state.predictions) return;
-  slices.draw({ values: state.shown, output: state.output, predictions: state.predictions });
+  slices.draw({ values: state.shown, output: state.output, predictions: state.predictions, settled });
 }
 
 function warn(names) {

@@ -38,6 +38,22 @@ export class Picture {
     this.pen.lineJoin = "round";
   }
 
+  // Paint something, or what it looked like when it was last painted with the same key.
+  kept(key, paint) {
+    const { canvas, pen } = this;
+    if (this.key !== key) {
+      paint();
+      this.copy = new OffscreenCanvas(canvas.width, canvas.height);
+      this.copy.getContext("2d").drawImage(canvas, 0, 0);
+      this.key = key;
+      return;
+    }
+    pen.save();
+    pen.setTransform(1, 0, 0, 1, 0, 0);
+    pen.drawImage(this.copy, 0, 0);
+    pen.restore();
+  }
+
   // The part of the canvas within margins, and scales that fill it.
   frame(x, y, { left, right, top, bottom }) {
     this.box = { left, top, right: this.width - right, bottom: this.height - bottom };

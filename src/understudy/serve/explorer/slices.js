@@ -1,7 +1,7 @@
 // Small pictures along each input: mean, interval, runs, and the present point.
 import { element } from "./element.js";
 import { number } from "./numbers.js";
-import { Picture } from "./picture.js";
+import { colour, Picture } from "./picture.js";
 import { linear, padded, scaleOf } from "./scales.js";
 
 const HEIGHT = 168;
@@ -14,10 +14,13 @@ export class Slices {
     this.moved = moved;
     this.panels = [];
     this.curves = new Map();
+    this.near = null; // values that runs are near to: those on which the sliders last came to rest
+    this.version = 0;
   }
 
   show(model, inputs) {
     this.model = model;
+    this.near = null;
     this.curves.clear();
     this.panels = inputs.map((input) => this.#panel(input));
     this.place.replaceChildren(...this.panels.map((panel) => panel.figure));
@@ -32,7 +35,8 @@ export class Slices {
     for (const slice of slices) this.curves.set(slice.input, slice);
   }
 
-  draw({ values, output, predictions }) {
+  draw({ values, output, predictions, settled = true }) {
+    if (settled || !this.near) [this.near, this.version] = [values, this.version + 1];
     const here = predictions[output], seen = this.model.output(output);
     const heights = this.#heights(output, seen);
     const y = linear(...heights);
@@ -50,7 +54,9 @@ export class Slices {
       ends.push(...outputs[output].lower, ...outputs[output].upper);
     }
     const [low, high] = padded([...seen.range, ...means], 0), half = 0.25 * (high - low);
-    return padded([low, high, ...ends.map((v) => Math.min(high + half, Math.max(low - half, v)))], 0.04);
+    const [least, most] = padded([low, high, ...ends.map((v) => Math.min(high + half, Math.max(low - half, v)))], 0.02);
+    const step = (seen.range[1] - seen.range[0]) / 16; // so that the axis does not tremble
+    return [Math.floor(least / step) * step, Math.ceil(most / step) * step];
   }
 
   #draw({ picture, input, canvas }, { values, output, here, y, width }) {
@@ -59,14 +65,8 @@ export class Slices {
     const category = input.kind === "categorical", at = this.model.position(input, values[input.name]);
     const along = category ? slice.values.map((_, i) => i) : slice.values;
     const x = category ? input.scale : scaleOf(input, Math.min(along[0], at), Math.max(along.at(-1), at));
-    picture.begin(width, HEIGHT);
-    const left = Math.ceil(picture.room(y.ticks(4).map(y.text))) + 10;
-    picture.frame(x, y, { left: Math.max(34, left), right: 10, top: 6, bottom: 22 });
-    picture.axes();
-    const opacity = this.model.nearness(values, [input.name]).map((near) => 0.06 + 0.6 * near);
-    const runs = this.model.runs[input.name].map((v) => (v === null ? null : this.model.position(input, v)));
+    this.#background(picture, input, { output, x, y, width });
     picture.inside(() => {
-      picture.dots(spread(runs, category), this.model.runs[output], opacity);
       if (category) {
         along.forEach((i) => picture.bar(i, cell(curve, i), { tint: i === at ? "signal" : "accent" }));
         return;
@@ -77,6 +77,20 @@ export class Slices {
       picture.bar(at, here, { tint: "signal" });
     });
     canvas.dataset.drawn = String(along.length);
+  }
+
+  // Axes and runs, painted anew only when something about them has changed.
+  #background(picture, input, { output, x, y, width }) {
+    picture.begin(width, HEIGHT);
+    const left = Math.ceil(picture.room(y.ticks(4).map(y.text))) + 10;
+    picture.frame(x, y, { left: Math.max(34, left), right: 10, top: 6, bottom: 22 });
+    const key = [output, width, x.low, x.high, y.low, y.high, colour("ink"), this.version].join(" ");
+    picture.kept(key, () => {
+      picture.axes();
+      const opacity = this.model.nearness(this.near, [input.name]).map((near) => 0.06 + 0.6 * near);
+      const runs = this.model.runs[input.name].map((v) => (v === null ? null : this.model.position(input, v)));
+      picture.inside(() => picture.dots(spread(runs, input.kind === "categorical"), this.model.runs[output], opacity));
+    });
   }
 
   // Say in words what the pictures show, for who cannot see them.
