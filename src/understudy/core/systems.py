@@ -169,6 +169,16 @@ _SYSTEMS = (
             "A generative operator, trained without one solved PDE, stands in for repeated solves "
             "and for the Bayesian recovery of a coefficient from sparse noisy data."
         ),
+        classes=(
+            "understudy.models.operators.dgno.DeepGenerativeNeuralOperator",
+            "understudy.models.operators.dgno.LatentPosterior",
+            "understudy.models.operators.dgno.PIDeepONet",
+            "understudy.models.operators.dgno.PIMultiONet",
+            "understudy.models.operators.multionet.MultiONet",
+            "understudy.models.operators.multionet.FieldMultiONet",
+            "understudy.models.operators.weak_residual.WeakResidual",
+        ),
+        reproduction="understudy.reproduce.dgno",
     ),
     System(
         slug="functional-prior",
@@ -868,16 +878,6 @@ _SYSTEMS = (
             "Products of one-way filters, fixed before training, stand in for the dense kernels "
             "of a network that itself stands in for a wave solver."
         ),
-    ),
-    # -- audit --------------------------------------------------------------------------------
-    System(
-        slug="bayesian-transfer-attack",
-        title=("Efficient and Transferable Adversarial Examples from Bayesian Neural Networks"),
-        authors="Gubri, Cordy, Papadakis, Le Traon, Sen",
-        year=2022,
-        arxiv="2011.05074",
-        stage="audit",
-        replaces=(
         classes=(
             "understudy.nn.one_way_conv.OneWayConv1d",
             "understudy.nn.one_way_conv.OneWayConv2d",
@@ -892,6 +892,16 @@ _SYSTEMS = (
             "understudy.simulate.pde.wave.Wave",
         ),
         reproduction="understudy.reproduce.wave_cnn_compression",
+    ),
+    # -- audit --------------------------------------------------------------------------------
+    System(
+        slug="bayesian-transfer-attack",
+        title=("Efficient and Transferable Adversarial Examples from Bayesian Neural Networks"),
+        authors="Gubri, Cordy, Papadakis, Le Traon, Sen",
+        year=2022,
+        arxiv="2011.05074",
+        stage="audit",
+        replaces=(
             "Weight samples along one cyclical stochastic-gradient chain stand in for an ensemble "
             "of networks trained one by one to attack an unseen model."
         ),
