@@ -33,7 +33,7 @@ def starts(cells: int) -> np.ndarray:
 
 def exact(cells: int, t: float) -> np.ndarray:
     """Displacements at a time, by sines of a grid of at least 256 squares."""
-    fine = max(cells, 256)
+    fine = cells * -(-256 // cells)
     k = np.arange(1, fine)
     inner = dstn(starts(fine)[:, 1:-1, 1:-1], type=1, axes=(1, 2))
     swung = inner * np.cos(np.pi * t * np.sqrt(k[:, None] ** 2 + k**2))

@@ -20,10 +20,9 @@ def make(setting: dict[str, Any]) -> Any:
     u0 = starts(cells).reshape(-1, (cells + 1) ** 2)
 
     def run() -> np.ndarray:
-        fields = solver.march(u0, None, END / steps, steps, setting["scheme"])
-        for u, _ in fields:
-            last = u
-        return last.reshape(-1, cells + 1, cells + 1)
+        dt, scheme = END / steps, setting["scheme"]
+        u, _ = solver.solve(u0, dt=dt, steps=steps, every=steps, scheme=scheme)
+        return u[-1].reshape(-1, cells + 1, cells + 1)
 
     return run
 

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from understudy.models.operators.one_step import LearnedStepper
 
 EXAMPLE = (
-    "[bold]Example[/]\n\n"
-    "understudy compress wave.us --a-priori --rank 2 --data runs.h5 --budget 5m -o small.us"
+    "[bold]Example[/]\n\nunderstudy compress wave.us --a-priori --rank 2 -d runs.h5 -o small.us"
 )
 STOPPED = 130
 

@@ -40,6 +40,10 @@ Scheme: TypeAlias = Literal["newmark", "central"]
 Load: TypeAlias = Callable[[float], ArrayLike]
 """Values of f at the nodes, of the shape of u, at a time."""
 
+_Columns: TypeAlias = Callable[[float], Array | None]
+_Advance: TypeAlias = Callable[[float, Array, Array, int], tuple[Array, Array]]
+"""From a time, displacement and velocity on by so many steps."""
+
 
 class WaveFEM2D:
     """Waves on a mesh of triangles, in one medium or in several.
@@ -158,12 +162,8 @@ class WaveFEM2D:
         array (T + 1, ..., n), array (T + 1, ..., n)
             T = steps // every.
         """
-        kept = [
-            (u, v)
-            for k, (u, v) in enumerate(self.march(u0, v0, dt, steps, scheme, load))
-            if k % every == 0
-        ]
-        displacement, velocity = (np.stack(part) for part in zip(*kept, strict=True))
+        kept = zip(*self.march(u0, v0, dt, steps, every, scheme, load), strict=True)
+        displacement, velocity = (np.stack(part) for part in kept)
         return displacement, velocity
 
     def march(
@@ -172,14 +172,18 @@ class WaveFEM2D:
         v0: ArrayLike | None,
         dt: float,
         steps: int,
+        every: int = 1,
         scheme: Scheme = "newmark",
         load: Load | None = None,
     ) -> Iterator[tuple[Array, Array]]:
-        """Displacement and velocity at 0, dt, ..., steps dt; the arguments are those of solve."""
+        """What :meth:`solve` gives, one time after the other; the arguments are the same."""
         if scheme not in ("newmark", "central"):
             raise UserError(f"scheme must be 'newmark' or 'central', found {scheme!r}")
-        if not dt > 0 or steps < 0:
-            raise UserError(f"dt must be positive and steps at least 0, found {dt:g} and {steps}")
+        if not dt > 0 or steps < 0 or every < 1:
+            raise UserError(
+                "dt must be positive, steps at least 0 and every at least 1, found "
+                f"{dt:g}, {steps} and {every}"
+            )
         start = np.asarray(u0, dtype=np.float64)
         u = self._columns(start)
         v = self._columns(np.zeros_like(start) if v0 is None else np.asarray(v0, dtype=np.float64))
@@ -190,12 +194,12 @@ class WaveFEM2D:
             return None if load is None else self._columns(np.asarray(load(t), dtype=np.float64))
 
         advance = self._newmark(dt, f) if scheme == "newmark" else self._central(dt, f)
-        for k in range(steps + 1):
+        yield self._fields(u, start.shape), self._fields(v, start.shape)
+        for k in range(steps // every):
+            u, v = advance(k * every * dt, u, v, every)
             yield self._fields(u, start.shape), self._fields(v, start.shape)
-            if k < steps:
-                u, v = advance(k * dt, u, v)
 
-    def _newmark(self, dt: float, f: Callable[[float], Array | None]) -> Any:
+    def _newmark(self, dt: float, f: _Columns) -> _Advance:
         from scipy.sparse.linalg import splu
 
         M, K = self.mass, self.stiffness
@@ -206,35 +210,44 @@ class WaveFEM2D:
             options={"SymmetricMode": True},
         )
 
-        def advance(t: float, u: Array, v: Array) -> tuple[Array, Array]:
-            right = M @ v - dt * (K @ (u + dt / 4 * v))
-            before, after = f(t), f(t + dt)
-            if before is not None and after is not None:
-                right += dt / 2 * (M @ (before + after))
-            ahead = factored.solve(right)
-            return u + dt / 2 * (v + ahead), ahead
+        def advance(t: float, u: Array, v: Array, steps: int) -> tuple[Array, Array]:
+            for k in range(steps):
+                right = M @ v - dt * (K @ (u + dt / 4 * v))
+                before, after = f(t + k * dt), f(t + (k + 1) * dt)
+                if before is not None and after is not None:
+                    right += dt / 2 * (M @ (before + after))
+                ahead = factored.solve(right)
+                u, v = u + dt / 2 * (v + ahead), ahead
+            return u, v
 
         return advance
 
-    def _central(self, dt: float, f: Callable[[float], Array | None]) -> Any:
+    def _central(self, dt: float, f: _Columns) -> _Advance:
+        from scipy.sparse import diags_array
+
         if dt > self._surely_stable_step and dt > self.largest_step:
             raise UserError(
                 f"a time step of {dt:.3g} is unstable with central differences, which bear "
                 f"{self.largest_step:.3g} on this mesh; use shorter steps or scheme 'newmark'"
             )
-        K, m = self.stiffness, self._lumped[:, None]
+        A = (diags_array(-1.0 / self._lumped) @ self.stiffness).tocsr()
 
         def acceleration(t: float, u: Array) -> Array:
             loaded = f(t)
-            return -(K @ u) / m if loaded is None else loaded - (K @ u) / m
+            return A @ u if loaded is None else A @ u + loaded
 
         last: list[Array] = []
 
-        def advance(t: float, u: Array, v: Array) -> tuple[Array, Array]:
-            half = v + dt / 2 * (last.pop() if last else acceleration(t, u))
-            ahead = u + dt * half
-            last.append(acceleration(t + dt, ahead))
-            return ahead, half + dt / 2 * last[0]
+        def advance(t: float, u: Array, v: Array, steps: int) -> tuple[Array, Array]:
+            a = last.pop() if last else acceleration(t, u)
+            half = v + dt / 2 * a
+            for k in range(1, steps + 1):
+                u = u + dt * half
+                a = acceleration(t + k * dt, u)
+                # the second half of one kick and the first one of the next
+                half = half + (dt if k < steps else dt / 2) * a
+            last.append(a)
+            return u, half
 
         return advance
 

@@ -154,16 +154,15 @@ class Wave(FieldSimulator):
         c = speed.flatten(1).numpy()
         same = bool((c == c[:1]).all())
         solver = WaveFEM2D(shape[1] - 1, c[:1] if same else c)
-        dt = self.duration / (self.steps * self.substeps)
         fields = solver.march(
             u.flatten(1).numpy(),
             v.flatten(1).numpy(),
-            dt,
+            self.duration / (self.steps * self.substeps),
             self.steps * self.substeps,
+            self.substeps,
             self.scheme,
         )
-        for i, (displacement, velocity) in enumerate(fields):
-            if i % self.substeps == 0:
-                pair = np.stack([displacement, velocity], axis=1)
-                both = self._coarse(torch.from_numpy(pair).unflatten(2, shape[1:]))
-                yield torch.cat([both, given], dim=1) if self.medium == "random" else both
+        for displacement, velocity in fields:
+            pair = np.stack([displacement, velocity], axis=1)
+            both = self._coarse(torch.from_numpy(pair).unflatten(2, shape[1:]))
+            yield torch.cat([both, given], dim=1) if self.medium == "random" else both
