@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.sparse.linalg import aslinearoperator, cg
+from scipy.sparse.linalg import LinearOperator, aslinearoperator, cg
 
 from understudy.core.errors import UserError
 from understudy.core.linear_solver import (
@@ -79,6 +79,12 @@ def test_all_kinds_of_operators_give_the_same(make: object) -> None:
     A, b = random_spd(30, 0), np.random.default_rng(0).standard_normal((30, 2))
     reference = conjugate_gradients(sp.csr_array(A), b, tol=1e-10).x
     np.testing.assert_allclose(conjugate_gradients(make(A), b, tol=1e-10).x, reference, atol=1e-9)
+
+
+def test_preconditioners_may_be_linear_operators() -> None:
+    A, b = random_spd(20, 0), np.random.default_rng(0).standard_normal((20, 2))
+    M = LinearOperator((20, 20), matvec=lambda r: np.linalg.solve(A, r))
+    assert conjugate_gradients(A, b, preconditioner=M).iterations.tolist() == [1, 1]
 
 
 def test_a_family_has_a_matrix_for_each_right_hand_side() -> None:

@@ -111,7 +111,7 @@ class SPDOperator:
         self.solid: NDArray[np.bool_] | None = None
         self._family: OperatorFamily | None = None
         self._null: Any = None
-        if sp.issparse(A) or (isinstance(A, np.ndarray) and not callable(A)):
+        if sp.issparse(A) or isinstance(A, np.ndarray):
             self._take_matrix(A, size)
         else:
             self._take_product(A, size)
@@ -419,6 +419,8 @@ def conjugate_gradients(
         check_curvature(columns, curvature)
         step = rz / curvature
         stay = columns.advance(columns.x + step * p, columns.r - step * Ap)
+        if not columns.left:
+            break
         if stay is not None:
             p, rz = p[:, stay], rz[stay]
         z = conditioned(columns.r)

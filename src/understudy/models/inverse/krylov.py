@@ -183,6 +183,8 @@ def deflated_cg(
         check_curvature(columns, curvature)
         step = rz / curvature
         stay = columns.advance(columns.x + step * p, columns.r - step * Ap)
+        if not columns.left:
+            break
         if stay is not None:
             p, rz = p[:, stay], rz[stay]
         z = conditioned(columns.r)
@@ -203,29 +205,32 @@ def jacobi(A: Operator) -> Preconditioner:
 
 @dataclass(frozen=True)
 class IncompleteCholesky:
-    r"""The preconditioner :math:`(L L^\top)^{-1}` of IC(0).
+    r"""The preconditioner :math:`(L L^\top)^{-1}` of IC(0), made by :meth:`of`.
 
     Parameters
-    ----------
-    A : operator
-        A matrix. Where :math:`L L^\top` breaks down, a growing multiple of the diagonal is added
-        to A (Manteuffel 1980).
-
-    Attributes
     ----------
     L : csr_array (n, n)
         Lower factor; empty rows of A have 1 on its diagonal.
     shift : float
-        What was added, over the diagonal.
+        What was added to A, over its diagonal.
+    factors : SuperLU
+        L again, as what solves with it.
     """
 
     L: sp.csr_array
     shift: float
-    _factors: Any
+    factors: Any
 
     @classmethod
     def of(cls, A: Operator) -> IncompleteCholesky:
-        """Factor a matrix."""
+        r"""Factor a matrix.
+
+        Parameters
+        ----------
+        A : operator
+            A matrix. Where :math:`L L^\top` breaks down, a growing multiple of the diagonal is
+            added to A (Manteuffel 1980).
+        """
         operator = SPDOperator.of(A)
         if operator.matrix is None:
             raise UserError("incomplete Cholesky needs a matrix, not a function")
@@ -252,7 +257,7 @@ class IncompleteCholesky:
 
     def __call__(self, r: Array) -> Array:
         """Apply to residuals ``(n, k)``."""
-        return np.asarray(self._factors.solve(self._factors.solve(r), trans="T"))
+        return np.asarray(self.factors.solve(self.factors.solve(r), trans="T"))
 
 
 class _Plan:
