@@ -120,6 +120,20 @@ def test_media_and_runs_of_a_batch_do_not_know_of_each_other(scheme: str) -> Non
 
 
 @pytest.mark.parametrize("scheme", _SCHEMES)
+def test_fields_kept_now_and_then_are_those_of_every_step(scheme: str) -> None:
+    solver = WaveFEM2D(10)
+
+    def load(t: float) -> np.ndarray:
+        return math.sin(5.0 * t) * standing(solver)
+
+    run = {"dt": 0.02, "steps": 12, "scheme": scheme, "load": load}
+    each = solver.solve(pulse(solver), **run)
+    some = solver.solve(pulse(solver), every=3, **run)
+    for part, whole in zip(some, each, strict=True):
+        np.testing.assert_allclose(part, whole[::3], atol=1e-12)
+
+
+@pytest.mark.parametrize("scheme", _SCHEMES)
 def test_a_steady_load_bends_the_membrane_to_poissons_equation(scheme: str) -> None:
     """From rest u swings about f / (2 pi^2), which f = sin sin bends it to, with sqrt(2) pi."""
     solver = WaveFEM2D(32)
