@@ -58,6 +58,12 @@ finish py-pde pde
 finish devito devito
 make_environment tensorly-torch -r benchmarks/tensorly-torch.txt
 finish tensorly-torch tltorch
+# Servers of models: they read this checkout's models with this checkout's code.
+for name in mlflow bentoml; do
+    make_environment "$name" -r "benchmarks/$name.txt"
+    echo "$PWD/src" > "$(echo .bench/$name/lib/python3.*/site-packages)/understudy-src.pth"
+    finish "$name" "$name"
+done
 make_environment pfns pfns==0.4.2 tabpfn==9.2.0
 finish pfns tabpfn
 make_environment neuraloperator neuraloperator==2.0.0 hypothesis scipy pandas

@@ -57,18 +57,35 @@ def test_other_levels_and_more_rows_are_left_to_the_surrogate(
     hosted.close()
 
 
-@pytest.mark.slow
+class Zeros:
+    """A session whose answers are zero."""
+
+    def get_inputs(self) -> list[Any]:
+        return [type("Input", (), {"name": "inputs"})]
+
+    def run(self, names: None, feed: dict[str, Any]) -> list[Any]:
+        rows = len(feed["inputs"])
+        return [np.zeros((rows, 2))] * 2 + [np.zeros((rows, 2, 4))] * 2
+
+
 def test_a_graph_that_says_something_else_is_not_used(surrogate: FittedSurrogate) -> None:
-    class Wrong:
-        def get_inputs(self) -> list[Any]:
-            return [type("Input", (), {"name": "inputs"})]
-
-        def run(self, names: None, feed: dict[str, Any]) -> list[Any]:
-            rows = len(feed["inputs"])
-            return [np.zeros((rows, 2))] * 2 + [np.zeros((rows, 2, 4))] * 2
-
     with pytest.raises(ValueError, match="the graph differs"):
-        FasterGraph.of(surrogate, Wrong())
+        FasterGraph.of(surrogate, Zeros())
+
+
+def test_what_is_quick_is_not_handed_over(surrogate: FittedSurrogate) -> None:
+    seen: list[int] = []
+    hosted = HostedModel("wing", surrogate, Limits(), seen.append)
+    X = surrogate.space.encode(surrogate.space.sample(4))
+    assert hosted.at_once((0.9,), X) is None
+    hosted.graph = FasterGraph(Zeros(), surrogate.targets, 4096, (), quick=3)
+    found = hosted.at_once((0.9,), X[:3])
+    assert found is not None
+    assert list(found)[:4] == ["drag_mean", "drag_sd", "drag_lower_90", "drag_upper_90"]
+    assert hosted.at_once((0.9,), X) is None
+    assert hosted.at_once((0.33,), X[:1]) is None
+    assert seen == [3]
+    hosted.close()
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from understudy.serve.formats import (
     NPZ,
     accepted,
     kind_of,
+    read_arrays,
     read_columns,
     to_json,
     to_npz,
@@ -82,6 +83,35 @@ def read_or_refused(kind: str, body: bytes) -> None:
         assert json.loads(to_json(refusal.record))["error"]["message"]
     else:
         assert np.isfinite(rows.X).all()
+
+
+FIELDS = to_npz(
+    {
+        "fields": np.linspace(0.0, 1.0, 24, dtype="f").reshape(2, 3, 4),
+        "parameters": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    }
+)
+
+
+def test_arrays_of_any_shape_are_read_as_they_were_written() -> None:
+    found = read_arrays(NPZ, FIELDS, 100)
+    with np.load(io.BytesIO(FIELDS), allow_pickle=False) as wanted:
+        assert found.keys() == set(wanted.files)
+        assert all(np.array_equal(found[name], wanted[name]) for name in wanted.files)
+
+
+@given(data=st.data(), most=st.integers(1, 40))
+def test_damaged_fields_are_arrays_or_a_refusal(data: st.DataObject, most: int) -> None:
+    body = bytearray(FIELDS)
+    for _ in range(data.draw(st.integers(0, 6))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    end = data.draw(st.integers(0, len(body)))
+    try:
+        found = read_arrays(NPZ, bytes(body[:end]), most)
+    except Refusal as refusal:
+        assert refusal.status in (400, 413, 422)
+    else:
+        assert all(isinstance(a, np.ndarray) and a.size <= most for a in found.values())
 
 
 @given(

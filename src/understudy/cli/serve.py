@@ -16,7 +16,9 @@ EXAMPLE = "[bold]Example[/]\n\nunderstudy serve wing.us --port 8000"
 def serve(
     models: Annotated[
         list[Path],
-        typer.Argument(metavar="MODEL...", help=".us files of surrogates.", show_default=False),
+        typer.Argument(
+            metavar="MODEL...", help=".us files of surrogates and operators.", show_default=False
+        ),
     ],
     host: Annotated[
         str, typer.Option(help="Address to listen at; other machines need --token-file.")
@@ -37,8 +39,13 @@ def serve(
     onnx: Annotated[
         bool, typer.Option("--onnx/--no-onnx", help="Use ONNX Runtime where it is faster.")
     ] = True,
+    ray: Annotated[bool, typer.Option("--ray", help="As replicas of Ray Serve.")] = False,
+    replicas: Annotated[int, typer.Option(min=1, help="Processes that answer, with --ray.")] = 2,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Running cluster, with --ray.", show_default=False)
+    ] = None,
 ) -> None:
-    """Serve surrogates over HTTP."""
+    """Serve surrogates and operators over HTTP."""
     models = [readable(model) for model in models]
     token_file = None if token_file is None else readable(token_file)
     try:
@@ -60,4 +67,9 @@ def serve(
         in_flight=max_requests,
         per_client=max(1, max_requests // 2),
     )
+    if ray:
+        from understudy.serve.on_ray import serve_on_ray
+
+        serve_on_ray(models, host, port, token_file, limits, replicas, ray_address, onnx)
+        return
     run(models, host, port, token_file, limits, onnx)

@@ -369,8 +369,15 @@ class Space:
 
     def outside(self, X: NDArray[np.float64] | Tensor) -> NDArray[np.bool_]:
         """Which codes ``(n, d)`` lie beyond the bounds (or are not numbers)."""
-        U = self.to_unit(torch.as_tensor(X, dtype=torch.float64)).detach().cpu().numpy()
-        return ~((U >= -BOUND_TOLERANCE) & (U <= 1 + BOUND_TOLERANCE))
+        codes = X.detach().cpu().numpy() if isinstance(X, Tensor) else np.asarray(X)
+        lower, upper = self._reach
+        return ~((codes >= lower) & (codes <= upper))
+
+    @cached_property
+    def _reach(self) -> NDArray[np.float64]:
+        """Least and greatest codes that are not outside, ``(2, d)``."""
+        ends = torch.tensor([[-BOUND_TOLERANCE], [1 + BOUND_TOLERANCE]], dtype=torch.float64)
+        return self.from_unit(ends.expand(2, len(self))).numpy()
 
     # other descriptions
 

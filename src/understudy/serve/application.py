@@ -12,6 +12,7 @@ import numpy as np
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
 
 from understudy import __version__
 from understudy.core.space import nearest
@@ -128,7 +129,9 @@ class Service:
         given = formats.kind_of(request.headers.get("content-type", ""))
         kind = formats.accepted(request.headers.get("accept", ""), given)
         rows, _, by_rows = await self.read(model, request)
-        columns = await asyncio.wrap_future(model.batcher.submit(chosen, rows.X))
+        columns = model.at_once(chosen, rows.X)
+        if columns is None:
+            columns = await asyncio.wrap_future(model.batcher.submit(chosen, rows.X))
         table: formats.Table = {**columns, "extrapolation": named(rows.outside, model.space.names)}
         head = {
             "model": model.name,
@@ -281,7 +284,12 @@ def _add_routes(app: FastAPI, service: Service, metrics: Metrics) -> None:
     async def healthz() -> Response:
         return _json({"status": "ok"})
 
-    @app.get("/metrics", summary="Counts and times, as Prometheus reads them")
+    @app.get(
+        "/metrics",
+        summary="Counts and times, as Prometheus reads them",
+        response_class=PlainTextResponse,
+        responses=examples.METRICS,
+    )
     async def show_metrics() -> Response:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -326,6 +334,7 @@ def _add_surrogates(app: FastAPI, service: Service) -> None:
         "/v1/models/{name}/predictive",
         summary="Whole predictive distributions, as mixtures of Gaussians",
         openapi_extra={"requestBody": body},
+        responses=examples.ARRAYS,
     )
     async def predictive(name: str, request: Request) -> Response:
         return await service.distribution(service.model(name), request)
@@ -357,6 +366,7 @@ def _add_operators(app: FastAPI, service: Service) -> None:
             "/v1/models/{name}/rollout",
             summary="Fields at later times, with what is known of their error",
             openapi_extra={"requestBody": examples.fields(stepping[0])},
+            responses=examples.ARRAYS,
         )
         async def rollout(
             name: str,
@@ -374,6 +384,7 @@ def _add_operators(app: FastAPI, service: Service) -> None:
             "/v1/models/{name}/solution",
             summary="Fields of the solution for given fields",
             openapi_extra={"requestBody": examples.fields(mapping[0])},
+            responses=examples.ARRAYS,
         )
         async def solution(name: str, request: Request) -> Response:
             hosted = service.operator(name, steps=False)

@@ -78,6 +78,15 @@ def _answered(example: Any, **others: Any) -> dict[int | str, dict[str, Any]]:
     return {200: {"description": "Answered.", "content": content}}
 
 
+METRICS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Answered.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+}
+ARRAYS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Answered.",
+        "content": {JSON: {"schema": {"type": "object"}}, NPZ: _BINARY},
+    }
+}
 HEALTH = _answered({"status": "ok"})
 
 

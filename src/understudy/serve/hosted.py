@@ -59,6 +59,7 @@ class HostedModel:
         path: Path | None = None,
     ) -> None:
         self.name, self.surrogate, self._limits = name, surrogate, limits
+        self._observe = observe
         self.path, self.graph = path, cast("FasterGraph | None", None)
         self.batcher = Batcher(self._compute, limits.batch_rows, limits.batch_seconds, observe)
         self._sensitivities: dict[tuple[int, int], list[dict[str, Any]]] = {}
@@ -76,6 +77,14 @@ class HostedModel:
         if graph is not None and graph.suits(len(X), levels):
             return graph.columns(X, levels)
         return self.surrogate.columns(X, levels)
+
+    def at_once(self, levels: tuple[float, ...], X: NDArray[np.float64]) -> Arrays | None:
+        """Predictions that take less time than to hand them over to the batcher; else None."""
+        graph = self.graph
+        if graph is None or len(X) > graph.quick or not graph.suits(len(X), levels):
+            return None
+        self._observe(len(X))
+        return graph.columns(X, levels)
 
     def _mixture(self, X: NDArray[np.float64]) -> Arrays:
         """Components of the distribution of (transformed) outputs, (n, K, m) each."""

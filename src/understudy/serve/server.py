@@ -15,14 +15,12 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from understudy.core import artifact
 from understudy.core.errors import UserError
 from understudy.serve.application import guarded
 from understudy.serve.engine import Engines
 from understudy.serve.guard import Guard
-from understudy.serve.hosted import load_models, served_names
 from understudy.serve.limits import Limits
-from understudy.serve.operators import load_operators
+from understudy.serve.loading import load_all
 from understudy.serve.records import Metrics, log, log_to_stderr
 from understudy.serve.tokens import read_tokens
 
@@ -60,20 +58,13 @@ def serve(
         A file that is no sound surrogate or operator, an address that cannot be had or that needs
         tokens.
     """
-    if token_file is None and not is_loopback(host):
-        raise UserError(
-            f"--host {host} can be reached from other machines: --token-file is needed, too"
-        )
+    check_host(host, token_file)
     limits = limits or Limits()
     tokens = None if token_file is None else read_tokens(token_file)
     metrics = Metrics()
     listener = _listener(host, port)
     try:
-        files = served_names(paths)
-        fields = {name: path for name, path in files.items() if _kind(path) == "operator"}
-        tables = [path for name, path in files.items() if name not in fields]
-        operators = load_operators(fields, limits)
-        models = load_models(tables, limits, metrics.batch)
+        models, operators = load_all(paths, limits, metrics)
         log_to_stderr()
         warnings.simplefilter("ignore")
         app = guarded(models, limits, tokens, metrics, operators)
@@ -86,8 +77,12 @@ def serve(
         listener.close()
 
 
-def _kind(path: Path) -> str:
-    return str(artifact.read(path).manifest.get("kind"))
+def check_host(host: str, token_file: Path | None) -> None:
+    """Refuse an address that other machines reach where there are no tokens."""
+    if token_file is None and not is_loopback(host):
+        raise UserError(
+            f"--host {host} can be reached from other machines: --token-file is needed, too"
+        )
 
 
 def is_loopback(host: str) -> bool:
