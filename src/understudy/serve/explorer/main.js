@@ -195,6 +195,11 @@ async function openOperator(model, said) {
   at("title").textContent = model.name;
   const points = model.grid.shape.join(" × ");
   at("lede").textContent = `Operator of ${model.outputs.join(", ")} on ${points} points${model.dt ? `, ${number(model.dt)} between two times` : ""}.`;
+  if (model.grid.shape.length > 2) {
+    at("field-view").hidden = true;
+    at("lede").textContent += " Fields of three dimensions are not drawn here; ask the service for a rollout.";
+    return;
+  }
   await fields.show(model, said);
 }
 
