@@ -61,6 +61,12 @@ def test_results_are_one_json_object(program: Program, model: Path, folder: Path
     assert record["steps"] == 4 and record["interrupted"] is False
 
 
+def test_a_prior_is_shown(program: Program, model: Path) -> None:
+    record = program("show", model, "--json").record
+    assert record["shape"] == [1, 8, 8] and record["sigma"] == 0.1 and record["steps"] == 12
+    assert "  shape: 1 x 8 x 8\n  sigma: 0.1\n" in program("show", model).out
+
+
 def test_training_goes_on_from_its_state(program: Program, folder: Path, tmp_path: Path) -> None:
     state, path = tmp_path / "state", tmp_path / "prior.us"
     options = ("prior", folder, "-o", path, "--checkpoint", state, "--json", "--force", *SMALL)
