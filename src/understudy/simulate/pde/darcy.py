@@ -252,7 +252,7 @@ def darcy_solution(a: Tensor, f: Tensor) -> Tensor:
     With :math:`A(a) u = b` and a function J of u, :math:`dJ/da = -\lambda^\top (dA/da)\, u` where
     :math:`A \lambda = dJ/du`: a gradient costs one more solution.
     """
-    out: Tensor = _Solution.apply(a, f)  # type: ignore[no-untyped-call]
+    out: Tensor = _Solution.apply(a, f)
     return out
 
 
