@@ -349,6 +349,22 @@ def test_a_file_restores_the_same_answers(trained, data, tmp_path):
     assert torch.equal(one.u, other.u) and one.expression == other.expression
 
 
+def test_the_operator_alone_says_what_it_says_beside_the_equation(trained, data):
+    asked = (data.t[:8], data.u[:3, :8], [data.equation(i) for i in range(3)], data.t[8:])
+    assert torch.equal(trained.forecast(*asked), trained.predict(*asked).u)
+    text_only = small("text-only").fit(data, 8, PLAN)
+    with pytest.raises(UserError, match="does not forecast"):
+        text_only.forecast(*asked)
+
+
+def test_solutions_in_units_of_their_input_grow_with_it(data):
+    model = small()
+    model.units = "trajectory"
+    mask = data.mask[:4]
+    one, other = (model._units(x * data.u[:4, :8], mask) for x in (1.0, 3.0))
+    torch.testing.assert_close(other, 3.0 * one)
+
+
 def test_a_file_of_another_kind_is_refused(tmp_path):
     from understudy.core import artifact
 

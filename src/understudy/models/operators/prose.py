@@ -20,7 +20,7 @@ norms over the output times and components. Noise of the input is
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -143,6 +143,10 @@ class PROSE:
         Whose number of tokens is the tokeniser's.
     guess : {"skeleton", "numbers"}
         Whether guesses are trained on with numbers masked or known.
+    units : {"data", "trajectory"}
+        Whether the network's solutions are in one unit for all data or in that of the root mean
+        square of their own input. The paper has no units; the second learns sooner where systems
+        differ in size.
     """
 
     def __init__(
@@ -150,6 +154,7 @@ class PROSE:
         tokenizer: ExpressionTokenizer,
         architecture: PROSEArchitecture,
         guess: Literal["skeleton", "numbers"] = "skeleton",
+        units: Literal["data", "trajectory"] = "data",
     ) -> None:
         if architecture.num_tokens != len(tokenizer):
             raise UserError(
@@ -158,13 +163,15 @@ class PROSE:
             )
         if guess not in ("skeleton", "numbers"):
             raise UserError(f"guess must be 'skeleton' or 'numbers', found {guess!r}")
-        self.tokenizer, self.guess = tokenizer, guess
+        if units not in ("data", "trajectory"):
+            raise UserError(f"units must be 'data' or 'trajectory', found {units!r}")
+        self.tokenizer, self.guess, self.units = tokenizer, guess, units
         self.network = PROSENetwork(architecture)
         self.scale, self.given, self.span = 1.0, (), (0.0, 0.0)
         self.outcome: Outcome | None = None
 
     scale: float
-    """Unit of states in the network: root mean square of the training trajectories."""
+    """Unit of states in the network: geometric mean of the sizes of the training trajectories."""
     given: tuple[int, ...]
     """Numbers of points that an input may have."""
     span: tuple[float, float]
@@ -191,12 +198,8 @@ class PROSE:
         listener : callable (Event) -> None, optional
         """
         plan = training or PROSETraining()
-        self.given = (given,) if isinstance(given, int) else tuple(given)
-        self._check(data)
+        self.prepared(data, given)
         device = torch.device(plan.device)
-        self.span = (float(data.t[0]), float(data.t[-1]))
-        real = data.mask[:, None].expand_as(data.u)
-        self.scale = float(data.u[real].square().mean().sqrt())
         self.network.to(device)
         loss = _Loss(self, data, plan, device)
         settings = Settings(
@@ -218,6 +221,15 @@ class PROSE:
         self.network.train()
         self.outcome = trainer.run(loss, None, listener)
         self.network.eval()
+        return self
+
+    def prepared(self, data: TrajectorySet, given: int | Sequence[int]) -> Self:
+        """Take units and times from the data of a training, which :meth:`fit` does first."""
+        self.given = (given,) if isinstance(given, int) else tuple(given)
+        self._check(data)
+        self.span = (float(data.t[0]), float(data.t[-1]))
+        squares = data.u.square().sum((1, 2)) / (data.dims * len(data.t))
+        self.scale = float(squares.clamp_min(1e-12).log().mean().div(2).exp())
         return self
 
     def _check(self, data: TrajectorySet) -> None:
@@ -266,25 +278,63 @@ class PROSE:
             If there are too many or too few samples, times do not increase or were never trained
             on, a guess is missing or has words that the tokeniser does not know.
         """
-        u = self._checked(t, u)
-        sizes = self.network.architecture
-        guesses = self._guesses(symbols, len(u)) if sizes.reads_symbols else None
-        queries = self._queries(t_query) if sizes.writes_data else None
+        u, sizes = self._checked(t, u), self.network.architecture
         if beams < 1:
             raise UserError(f"a beam search has at least one beam, found {beams}")
+        queries = self._queries(t_query) if sizes.writes_data else None
         solutions: list[Tensor] = []
         equations: list[ExpressionList | None] = []
-        for i in range(0, len(u), _CHUNK):
-            fused = self._fused(t, u[i : i + _CHUNK], guesses, i)
+        for fused, units in self._encoded(t, u, symbols):
             if queries is not None:
-                solutions.append((self.scale * self.network.solution(fused, queries)).cpu())
+                solutions.append((units * self.network.solution(fused, queries)).cpu())
             if sizes.writes_symbols:
                 equations += write_equations(self.network, self.tokenizer, fused, beams)
         valid = torch.tensor([e is not None for e in equations]) if sizes.writes_symbols else None
         return PROSEPrediction(torch.cat(solutions) if solutions else None, tuple(equations), valid)
 
+    @torch.no_grad()
+    def forecast(
+        self,
+        t: Tensor,
+        u: Tensor,
+        symbols: Guess | Sequence[Guess] | None = None,
+        t_query: Tensor | None = None,
+    ) -> Tensor:
+        """Solutions ``(B, q, d_max)`` alone, without writing equations; see :meth:`predict`."""
+        if not self.network.architecture.writes_data:
+            raise UserError("this network does not forecast: it has no data decoder")
+        u, queries = self._checked(t, u), self._queries(t_query)
+        parts = [
+            (units * self.network.solution(fused, queries)).cpu()
+            for fused, units in self._encoded(t, u, symbols)
+        ]
+        return torch.cat(parts)
+
+    def _encoded(
+        self, t: Tensor, u: Tensor, symbols: Guess | Sequence[Guess] | None
+    ) -> Iterator[tuple[Fused, Tensor]]:
+        """Fused features and units of the solutions, some trajectories at a time."""
+        reads = self.network.architecture.reads_symbols
+        guesses = self._guesses(symbols, len(u)) if reads else None
+        for i in range(0, len(u), _CHUNK):
+            some = u[i : i + _CHUNK]
+            units = self._units(some, some.ne(0).any(dim=1)).to(self._device)
+            yield self._fused(t, some, guesses, i), units
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def _units(self, given: Tensor, mask: Tensor) -> Tensor:
+        """Units of solutions (B, 1, 1), of inputs (B, T, d) whose real components are (B, d)."""
+        if self.units == "data":
+            return given.new_full((len(given), 1, 1), self.scale)
+        count = mask.sum(1).clamp_min(1) * given.shape[1]
+        size = (given.square().sum((1, 2)) / count).sqrt()
+        return size.clamp_min(1e-6 * self.scale)[:, None, None]
+
     def _fused(self, t: Tensor, u: Tensor, guesses: Tensor | None, start: int) -> Fused:
-        device = next(self.network.parameters()).device
+        device = self._device
         guess = None if guesses is None else guesses[start : start + len(u)].to(device)
         return self.network.encode(t.to(device), u.to(device) / self.scale, guess)
 
@@ -346,6 +396,7 @@ class PROSE:
             "architecture": self.network.describe(),
             "tokenizer": self.tokenizer.describe(),
             "guess": self.guess,
+            "units": self.units,
             "scale": self.scale,
             "given": list(self.given),
             "span": list(self.span),
@@ -367,7 +418,8 @@ class PROSE:
             raise UserError(f"{path} holds a {what.get('kind')!r}, not a {KIND!r}")
         try:
             tokenizer = ExpressionTokenizer(**what["tokenizer"])
-            new = cls(tokenizer, PROSEArchitecture(**what["architecture"]), what["guess"])
+            sizes = PROSEArchitecture(**what["architecture"])
+            new = cls(tokenizer, sizes, what["guess"], what["units"])
             new.scale, new.given = float(what["scale"]), tuple(map(int, what["given"]))
             first, last = map(float, what["span"])
             new.span = (first, last)
@@ -415,21 +467,27 @@ class _Loss:
         fused = self.model.network.encode(data.t[:given].to(self.device), scaled, guess)
         loss = torch.zeros((), device=self.device)
         if self.sizes.writes_data:
-            loss = plan.data_weight * self._solution_error(
-                fused, noisy if plan.noisy_targets else u, mask, generator
-            )
+            units = self.model._units(noisy[:, :given], mask).to(self.device)
+            truth = noisy if plan.noisy_targets else u
+            loss = plan.data_weight * self._error(fused, units, truth, mask, generator)
         if self.sizes.writes_symbols:
             loss = loss + self._cross_entropy(fused, self.targets[rows])
         return loss
 
-    def _solution_error(
-        self, fused: Fused, u: Tensor, mask: Tensor, generator: torch.Generator
+    def _error(
+        self,
+        fused: Fused,
+        units: Tensor,
+        u: Tensor,
+        mask: Tensor,
+        generator: torch.Generator,
     ) -> Tensor:
+        """Mean over the batch of the squared relative error of the solution."""
         times = torch.arange(self.first, len(self.data.t))
         if self.plan.query_points is not None and self.plan.query_points < len(times):
             order = torch.randperm(len(times), generator=generator)
             times = times[order[: self.plan.query_points]]
-        said = self.model.scale * self.model.network.solution(fused, self.data.t[times])
+        said = units * self.model.network.solution(fused, self.data.t[times])
         truth = u[:, times].to(self.device)
         error = (said - truth) * mask[:, None].to(self.device)
         return (error.square().sum((1, 2)) / (truth.square().sum((1, 2)) + 1e-5)).mean()

@@ -1,0 +1,1 @@
+"""What forecasts of equations are compared with."""
