@@ -390,6 +390,13 @@ _SYSTEMS = (
             "A DeepONet evaluated in milliseconds stands in for a wave-equation run at every "
             "source position and for tables of impulse responses."
         ),
+        classes=(
+            "understudy.models.operators.sound.SoundOperator",
+            "understudy.models.operators.deeponet.ModifiedMLP",
+            "understudy.simulate.acoustics.RoomAcoustics",
+            "understudy.simulate.acoustics.RationalAdmittance",
+        ),
+        reproduction="understudy.reproduce.sound_operator",
     ),
     System(
         slug="spikepoint",
