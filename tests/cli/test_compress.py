@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -86,6 +87,14 @@ def test_runs_of_something_else_are_refused(program, wave, tmp_path) -> None:
     done = program("compress", str(wave[1]), "--data", str(other))
     assert done.code == 2
     assert "the runs have (11, 11) points, the operator (15, 15)" in done.err
+
+
+def test_an_operator_of_another_kind_is_refused(program, wave, monkeypatch) -> None:
+    other = SimpleNamespace(model="pi-deeponet")
+    monkeypatch.setattr("understudy.load_operator", lambda path: other, raising=False)
+    done = program("compress", str(wave[1]))
+    assert done.code == 2
+    assert "holds a 'pi-deeponet', which has no convolutions to rewrite" in done.err
 
 
 def test_the_operator_is_never_replaced(program, wave) -> None:

@@ -63,13 +63,12 @@ def compress(
     if output is not None:
         output = writable(output, "--output", force, [model, *([data] if data else [])])
     seconds = parse_budget(budget)
-    from understudy import load_operator
     from understudy.compress.a_priori import example_inputs, rebuilt
     from understudy.emulate.fields import from_file
     from understudy.nn.one_way_network import OneWayPlan
 
     skipped = tuple(names(skip)) or ("first", "last")
-    dense = load_operator(model)
+    dense = _operator(model)
     plan = OneWayPlan(rank, mode, skipped)  # type: ignore[arg-type]
     small, report = rebuilt(dense, plan, "fresh" if a_priori else "truncated")
     runs = None if data is None else from_file(data)
@@ -85,6 +84,18 @@ def compress(
         small.save(output)
     _print(report, rows, scores, output, json, quiet)
     return STOPPED if stopped else 0
+
+
+def _operator(path: Path) -> LearnedStepper | FieldMap:
+    """Read an operator; one whose network is none of fields is refused."""
+    from understudy import load_operator
+    from understudy.models.operators.field_map import FieldMap
+    from understudy.models.operators.one_step import LearnedStepper
+
+    found = load_operator(path)
+    if not isinstance(found, LearnedStepper | FieldMap):
+        raise UserError(f"{path} holds a {found.model!r}, which has no convolutions to rewrite")
+    return found
 
 
 def _check(operator: LearnedStepper | FieldMap, runs: FieldSet) -> None:
