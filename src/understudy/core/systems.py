@@ -212,6 +212,18 @@ _SYSTEMS = (
             "A network that is exactly a proximal operator replaces a regulariser made by hand, "
             "and the prior it has learnt can be read off."
         ),
+        classes=(
+            "understudy.models.inverse.lpn.LearnedProximalNetwork",
+            "understudy.models.inverse.icnn.InputConvexNet",
+            "understudy.models.inverse.icnn.ConvexConvNet",
+            "understudy.models.inverse.proximal_matching.ProximalMatchingLoss",
+            "understudy.models.inverse.proximal_matching.fit_lpn",
+            "understudy.models.inverse.plug_and_play.pnp_pgd",
+            "understudy.models.inverse.plug_and_play.pnp_admm",
+            "understudy.models.inverse.plug_and_play.pnp_hqs",
+            "understudy.models.inverse.imaging_operators.LinearOperator",
+        ),
+        reproduction="understudy.reproduce.learned_proximal_networks",
     ),
     System(
         slug="mgno",
