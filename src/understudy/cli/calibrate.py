@@ -115,8 +115,8 @@ def calibrate(
     )
     ranks = None
     if check:
-        noise = {name: priors.noise.get(name, found.noise[name]) for name in of.outputs}
-        known = {n: found.noise[n] if isinstance(v, str) else v for n, v in noise.items()}
+        given = {name: priors.noise.get(name, found.noise[name]) for name in of.outputs}
+        known = {n: found.noise[n] if isinstance(v, str) else v for n, v in given.items()}
         ranks = simulation_based_calibration(
             of, priors.parameters, known, check, seed=seed, listener=listener
         )
