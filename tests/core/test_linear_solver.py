@@ -156,8 +156,12 @@ def test_the_direct_solver_solves_and_keeps_its_factors() -> None:
     factors = solver._known[2]
     solver.solve(A, b)
     assert solver._known[2] is factors
-    with pytest.raises(UserError, match="singular"):
-        solver.solve(closed(5), np.ones(5))
+    parts = sp.csr_array(sp.block_diag([closed(5), poisson(3), closed(7)]))
+    b = np.random.default_rng(0).standard_normal((21, 2))
+    reference = conjugate_gradients(parts, b, tol=1e-12).x
+    np.testing.assert_allclose(solver.solve(parts, b).x, reference, atol=1e-9)
+    with pytest.raises(UserError, match="cannot take a null space that is given"):
+        solver.solve(SPDOperator(closed(5), null_space=np.ones(5)), np.ones(5))
     with pytest.raises(UserError, match="needs a matrix"):
         solver.solve(SPDOperator(lambda X: 2 * X, 5), np.ones(5))
 

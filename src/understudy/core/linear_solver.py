@@ -198,9 +198,11 @@ class SPDOperator:
         return np.asarray(np.linalg.qr(V)[0])
 
     @property
-    def has_null_space(self) -> bool:
-        """Whether vectors beside those of empty rows are projected out."""
-        return self._null is not None
+    def held(self) -> NDArray[np.int64] | None:
+        """An unknown of each closed part of a sparse matrix; None where there are other nulls."""
+        if self._null is None:
+            return np.zeros(0, dtype=np.int64)
+        return np.asarray(self._null.argmax(axis=0)).ravel() if sp.issparse(self._null) else None
 
     def apply(self, X: Array) -> Array:
         """Product ``(n, k)`` with vectors ``(n, k)``."""
@@ -476,7 +478,7 @@ class DirectSolver:
         Raises
         ------
         UserError
-            If A is no matrix, or has a null space beside empty rows.
+            If A is no matrix, or has a null space beside empty rows and constants.
         """
         if self._known is None or self._known[0] is not A:
             self._known = (A, *_factorised(A))
@@ -484,6 +486,7 @@ class DirectSolver:
         B = operator.right_hand_sides(b)
         x = np.zeros_like(B)
         x[filled] = factors.solve(B[filled])
+        x = operator.project(x)
         scale = np.sqrt(dot(B, B))
         r = B - operator.apply(x)
         k = np.shape(b)[1:]
@@ -500,12 +503,18 @@ def _factorised(A: Operator) -> tuple[SPDOperator, Any, NDArray]:
     operator = SPDOperator.of(A)
     if operator.matrix is None:
         raise UserError("the direct solver needs a matrix, not a function")
-    if operator.has_null_space:
-        raise UserError("the matrix is singular; the direct solver cannot take it")
+    held = operator.held
+    if held is None:
+        raise UserError("the direct solver cannot take a null space that is given")
     filled = np.arange(operator.n)
     if operator.solid is not None:
         filled = np.flatnonzero(~operator.solid)
-    return operator, splu(sp.csc_array(operator.matrix[filled][:, filled])), filled
+    # b has no part in the null space, so that an entry more holds each closed part and changes
+    # nothing else
+    more = np.zeros(operator.n)
+    more[held] = operator.matrix.diagonal()[held]
+    matrix = sp.csr_array(operator.matrix + sp.diags_array(more))
+    return operator, splu(sp.csc_array(matrix[filled][:, filled])), filled
 
 
 SolverName: TypeAlias = Literal["direct", "cg"]

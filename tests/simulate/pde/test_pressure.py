@@ -73,6 +73,14 @@ def test_the_flow_has_no_divergence_and_none_through_solids(walls: object) -> No
     np.testing.assert_allclose(A @ last.pressure, last.divergence, atol=1e-8)
 
 
+def test_pockets_that_obstacles_enclose_are_no_trouble() -> None:
+    solid = np.ones((12, 12), dtype=bool)
+    solid[1:4, 1:4] = solid[6:11, 6:11] = False  # two rooms without air
+    one, other = (list(Smoke(solid, solver=s).run(3))[-1] for s in ("direct", "cg"))
+    torch.testing.assert_close(one.u, other.u, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(one.pressure, other.pressure, atol=1e-8)
+
+
 def test_runs_of_smoke_do_not_know_of_each_other() -> None:
     solid = np.zeros((16, 16), dtype=bool)
     two, three = (list(Smoke(solid).run(4, runs=k))[-1].density for k in (3, 3))
