@@ -16,6 +16,7 @@ from fastapi import FastAPI, Query, Response
 from numpy.typing import NDArray
 
 from understudy.core.space import nearest
+from understudy.serve.batching import Arrays
 from understudy.serve.explorer import add_pages
 from understudy.serve.explorer_bodies import DoubtBody, InvertBody, MapBody, SlicesBody
 from understudy.serve.explorer_doubt import doubts
@@ -93,7 +94,7 @@ class Explorer:
         lines = Slices(space, at.X[0], inputs, body.points)
         X = lines.rows()
         check_count(len(X), self._service.limits.rows)
-        columns = await asyncio.wrap_future(model.batcher.submit((body.level,), X))
+        columns = await _predicted(model, body.level, X)
         record = {
             "model": model.name,
             "level": body.level,
@@ -114,7 +115,7 @@ class Explorer:
         at = self._point(model, body.at)
         x, y, X = plane(space, at.X[0], (body.x, body.y), body.points)
         check_count(len(X), self._service.limits.rows)
-        columns = await asyncio.wrap_future(model.batcher.submit((body.level,), X))
+        columns = await _predicted(model, body.level, X)
         record = {
             "model": model.name,
             "level": body.level,
@@ -176,7 +177,7 @@ class Explorer:
         outputs: Sequence[Sequence[str]],
     ) -> list[dict[str, Any]]:
         """Inputs of coded points (k, d), and predictions of some outputs of each."""
-        columns = await asyncio.wrap_future(model.batcher.submit((level,), codes))
+        columns = await _predicted(model, level, codes)
         inputs = model.space.decode(codes)
         return [
             {
@@ -190,7 +191,15 @@ class Explorer:
         return encode(model.space, {name: [value] for name, value in values.items()}, 1)
 
 
-def _cell(columns: Any, target: str, level: float, row: int = 0) -> dict[str, Any]:
+async def _predicted(model: HostedModel, level: float, X: NDArray[np.float64]) -> Arrays:
+    """Predictions at codes X (n, d), together with those of other requests."""
+    found = model.at_once((level,), X)
+    if found is None:
+        found = await asyncio.wrap_future(model.batcher.submit((level,), X))
+    return found
+
+
+def _cell(columns: Arrays, target: str, level: float, row: int = 0) -> dict[str, Any]:
     """What is predicted of one output in one row."""
     part = slice(row, row + 1)
     ends = {key: values[0] for key, values in curve(columns, target, level, part).items()}
