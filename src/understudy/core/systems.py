@@ -354,6 +354,14 @@ _SYSTEMS = (
             "One transformer forecasts the trajectory and writes the equation for a family of "
             "systems, in place of a solver and of a symbolic search."
         ),
+        classes=(
+            "understudy.models.operators.prose.PROSE",
+            "understudy.models.operators.prose_network.PROSENetwork",
+            "understudy.models.operators.equation_tokens.ExpressionTokenizer",
+            "understudy.core.expressions.ExpressionList",
+            "understudy.simulate.ode_families.ODEFamily",
+        ),
+        reproduction="understudy.reproduce.prose",
     ),
     System(
         slug="s-kan",
