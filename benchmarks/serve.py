@@ -21,7 +21,8 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def wait_for(port: int, path: str, process: subprocess.Popen[bytes], seconds: float = 240) -> None:
+def wait_for(port: int, path: str, process: subprocess.Popen[bytes], seconds: float = 600) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if process.poll() is not None:
@@ -153,7 +154,8 @@ def wait_for(port: int, path: str, process: subprocess.Popen[bytes], seconds: fl
 def server(system: str, model: Path, folder: Path) -> Iterator[tuple[int, str, Any, int]]:
     """Start a server; port, path, body of a row, and process."""
     port, environment = free_port(), {**os.environ, **THREADS, "PYTHONUNBUFFERED": "1"}
-    log = (folder / f"{system}.log").open("wb")
+    log_file = folder / f"{system}-{port}.log"
+    log = log_file.open("wb")
     onnx = model.with_suffix(".onnx")
     if system.startswith("understudy"):
         engine = "--onnx" if system.endswith("onnx") else "--no-onnx"
@@ -167,6 +169,7 @@ def server(system: str, model: Path, folder: Path) -> Iterator[tuple[int, str, A
         shutil.rmtree(saved, ignore_errors=True)
         make = [python, PEERS / "serve_mlflow.py", served, saved]
         subprocess.run(list(map(str, make)), env=environment, check=True, stdout=log, stderr=log)
+        environment["PATH"] = f"{python.parent}:{environment['PATH']}"
         command = [str(python), "-m", "mlflow", "models", "serve", "-m", str(saved)]
         command += ["--env-manager", "local", "--port", str(port), "--workers", "1"]
         path, ready = "/invocations", "/ping"
@@ -187,7 +190,7 @@ def server(system: str, model: Path, folder: Path) -> Iterator[tuple[int, str, A
     try:
         wait_for(port, ready, process)
         if system == "understudy-onnx":
-            wait_for_graph(folder / f"{system}.log")
+            wait_for_graph(log_file)
         yield port, path, body, process.pid
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -199,7 +202,7 @@ def server(system: str, model: Path, folder: Path) -> Iterator[tuple[int, str, A
         log.close()
 
 
-def wait_for_graph(log: Path, seconds: float = 300) -> None:
+def wait_for_graph(log: Path, seconds: float = 900) -> None:
     until = time.monotonic() + seconds
     while '"event": "graph"' not in log.read_text():
         if time.monotonic() > until:
@@ -214,32 +217,63 @@ SYSTEMS = (
 
 
 def measure(seconds: float, rounds: int, systems: list[str]) -> None:
-    """Every system and number of connections, in turn, round after round; medians over rounds."""
-    folder = FOLDER
-    model, _ = make_model(folder)
+    """All servers at once, asked in turn in short bursts: what else runs slows them alike."""
+    model, _ = make_model(FOLDER)
     rows = points(1000, 5).tolist()
     found: dict[str, dict[str, list[dict[str, float]]]] = {}
     answers: dict[str, list[float]] = {}
-    for _ in range(rounds):
-        for system in systems:
-            with server(system, model, folder) as (port, path, body, _):
-                messages = [request(port, path, json.dumps(body(row)).encode()) for row in rows]
-                answers[system] = first_answer(port, path, body(rows[0]))
-                for connections in CONNECTIONS:
-                    run = asyncio.run(closed_loop(port, messages, connections, 1.0, seconds))
-                    runs = found.setdefault(system, {}).setdefault(str(connections), [])
-                    runs.append({**run, "load": os.getloadavg()[0]})
-                    print(system, connections, {k: round(v, 2) for k, v in run.items()}, flush=True)
-    record = {
+    with ExitStack() as stack:
+        running = started(systems, model, stack)
+        messages = {}
+        for system, (port, path, body, _) in running.items():
+            answers[system] = first_answer(port, path, body(rows[0]))
+            messages[system] = [request(port, path, json.dumps(body(r)).encode()) for r in rows]
+        for at in range(rounds):
+            for connections in CONNECTIONS:
+                for system in sorted(running, key=lambda name: hash((at, name))):
+                    port = running[system][0]
+                    burst = closed_loop(port, messages[system], connections, 0.5, seconds)
+                    run = {**asyncio.run(burst), "load": os.getloadavg()[0]}
+                    found.setdefault(system, {}).setdefault(str(connections), []).append(run)
+                    shown = {key: round(value, 1) for key, value in run.items()}
+                    print(system, connections, shown, flush=True)
+            keep({name: found[name] for name in systems if name in found}, answers, seconds, at + 1)
+
+
+def started(systems: list[str], model: Path, stack: ExitStack) -> dict[str, tuple[Any, ...]]:
+    """Start servers beside one another; one that does not start is left out, and said."""
+    contexts = {system: server(system, model, FOLDER) for system in systems}
+    running = {}
+    with ThreadPoolExecutor(len(contexts)) as pool:
+        entering = {name: pool.submit(each.__enter__) for name, each in contexts.items()}
+        for name, future in entering.items():
+            try:
+                running[name] = future.result()
+                stack.push(contexts[name].__exit__)
+            except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+                print(name, "failed:", error, flush=True)
+    return running
+
+
+def keep(
+    found: dict[str, dict[str, list[dict[str, float]]]],
+    answers: dict[str, list[float]],
+    seconds: float,
+    rounds: int,
+) -> None:
+    """Write down what is measured so far."""
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {sys.version.split()[0]}"
+    ran = {
         "one_row": {
             system: {n: median(runs) for n, runs in by.items()} for system, by in found.items()
         },
         "answers": answers,
         "seconds": seconds,
         "rounds": rounds,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {sys.version.split()[0]}",
+        "machine": machine,
+        "load": os.getloadavg()[0],
     }
-    merge(record)
+    merge(ran)
 
 
 def median(runs: list[dict[str, float]]) -> dict[str, float]:

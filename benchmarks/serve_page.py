@@ -76,9 +76,11 @@ def page() -> str:
         "BentoML takes and gives plain lists of numbers, which is the least of the three. BentoML "
         "is measured without and with its adaptive batching.",
         "",
-        f"{record['machine']}; {record['seconds']:g} s a cell, {record['rounds']} round(s). "
-        "Client and server share the machine, and other work ran beside them: compare columns, "
-        "not absolute times.",
+        f"{record['machine']}. All servers run at the same time and are asked in turn, in bursts "
+        f"of {record['seconds']:g} s, {record['rounds']} times; figures are medians over the bursts. "
+        "Client and servers share the machine, and much other work ran beside them (a load of "
+        f"{record['load']:.0f} on these cores), so times are many times those of a quiet machine: "
+        "compare servers, not absolute times.",
         "",
     ]
     for connections in ("1", "8", "64"):

@@ -33,7 +33,7 @@ def load():
     return lambda rows: np.stack(list(surrogate.columns(rows, (0.9,)).values()), axis=1)
 
 
-@bentoml.service(workers=1, traffic={"timeout": 60, "max_concurrency": 512}, logging={})
+@bentoml.service(workers=1, traffic={"timeout": 60, "max_concurrency": 512})
 class Served:
     def __init__(self) -> None:
         self._predict = load()

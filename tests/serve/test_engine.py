@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 
 from understudy.models.tabular.conformal import LEVELS
 from understudy.models.tabular.fitted import FittedSurrogate
-from understudy.serve.graphs.faster import FasterGraph, Making
+from understudy.serve.graphs.faster import FasterGraph, Making, beside
+from understudy.serve.graphs.onnx_file import digest
 from understudy.serve.hosted import HostedModel
 from understudy.serve.limits import Limits
 
@@ -71,6 +73,28 @@ class Zeros:
 def test_a_graph_that_says_something_else_is_not_used(surrogate: FittedSurrogate) -> None:
     with pytest.raises(ValueError, match="the graph differs"):
         FasterGraph.of(surrogate, Zeros())
+
+
+def test_a_graph_beside_the_model_is_read_if_it_is_of_that_model(
+    model: Path, tmp_path: Path
+) -> None:
+    from onnx import TensorProto, helper, save
+
+    path = Path(shutil.copy(model, tmp_path / "wing.us"))
+    assert beside(path) is None
+    end = {name: helper.make_tensor_value_info(name, TensorProto.DOUBLE, [None]) for name in "xy"}
+    node = helper.make_node("Identity", ["x"], ["y"])
+    graph = helper.make_model(
+        helper.make_graph([node], "g", [end["x"]], [end["y"]]),
+        opset_imports=[helper.make_opsetid("", 20)],
+        ir_version=10,
+    )
+    told = graph.metadata_props.add(key="understudy.source", value="0" * 64)
+    save(graph, tmp_path / "wing.onnx")
+    assert beside(path) is None
+    told.value = digest(path)
+    save(graph, tmp_path / "wing.onnx")
+    assert beside(path) is not None
 
 
 def test_what_is_quick_is_not_handed_over(surrogate: FittedSurrogate) -> None:

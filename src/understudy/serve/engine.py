@@ -44,12 +44,14 @@ class Engines:
                 log("no graph", logging.WARNING, exception=True, model=name)
 
     def _switch(self, name: str, model: HostedModel) -> None:
-        from understudy.serve.graphs.faster import FasterGraph, Making
+        from understudy.serve.graphs.faster import FasterGraph, Making, beside
 
         if model.path is None:
             return
-        making = self._making = Making(model.path)
-        session = making.session()
+        session = beside(model.path)
+        if session is None:
+            self._making = Making(model.path)
+            session = self._making.session()
         if session is None:
             if not self._closed.is_set():
                 log("no graph", model=name)

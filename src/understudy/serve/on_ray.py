@@ -65,7 +65,7 @@ def serve_on_ray(
         serve.start(http_options=options, logging_config={"log_level": "ERROR"})
         deployment = _deployment(serve, resolved, limits, tokens, onnx)
         serve.run(deployment.options(num_replicas=replicas).bind(), name=NAME, route_prefix="/")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises of every kind
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"Ray cannot serve at {host}, port {port}: {reason}") from error
     log_to_stderr()

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from understudy.models.tabular.conformal import LEVELS
 from understudy.models.tabular.fitted import FittedSurrogate
-from understudy.serve.graphs.onnx_file import PARITY, run, session
+from understudy.serve.graphs.onnx_file import PARITY, digest, run, session
 from understudy.serve.graphs.tabular import parity
 
 TRIED = (1, 16, 256, 4096)
@@ -106,6 +106,22 @@ class FasterGraph:
         return columns
 
 
+def beside(path: Path) -> Any | None:
+    """Open the graph that `understudy export` left beside a ``.us`` file; None if of another.
+
+    Parameters
+    ----------
+    path : Path
+        Of the ``.us`` file; the graph has its name with ``.onnx``, and its digest in the metadata.
+    """
+    graph = path.with_suffix(".onnx")
+    if not graph.is_file():
+        return None
+    opened = session(graph.read_bytes())
+    told = opened.get_modelmeta().custom_metadata_map
+    return opened if told.get("understudy.source") == digest(path) else None
+
+
 class Making:
     """A process that makes the graph of a ``.us`` file.
 
@@ -127,7 +143,8 @@ class Making:
             start_new_session=True,
         )
         with suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, self._process.pid, 5)
+            nice = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5)
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, nice)
 
     def session(self) -> Any | None:
         """Wait for the graph and open it; None where there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from understudy.core.errors import UserError
 from understudy.models.operators.stored import load_operator
 from understudy.models.tabular.fitted import load
 from understudy.serve.graphs import fields, tabular
-from understudy.serve.graphs.onnx_file import OPSET, PARITY, session, to_onnx, write
+from understudy.serve.graphs.onnx_file import OPSET, PARITY, digest, session, to_onnx, write
 
 
 def export(path: str | Path, output: str | Path, member: str | None = None) -> dict[str, Any]:
@@ -46,7 +47,9 @@ def export(path: str | Path, output: str | Path, member: str | None = None) -> d
     else:
         surrogate = load(path)
         if member is None:
-            model = to_onnx(tabular.surrogate_graph(surrogate))
+            graph = tabular.surrogate_graph(surrogate)
+            source = {"source": digest(Path(path))}
+            model = to_onnx(replace(graph, description={**graph.description, **source}))
             opened = session(model)
             apart = tabular.parity(surrogate, opened)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import logging
@@ -98,6 +99,7 @@ def _model(graph: Graph) -> Any:
                 dynamo=True,
                 verbose=False,
                 opset_version=OPSET,
+                optimize=False,  # it takes minutes; ONNX Runtime does the same when it reads
                 custom_translation_table=_doubles(),
             )
         except (RuntimeError, torch.onnx.OnnxExporterError) as error:
@@ -256,6 +258,12 @@ def difference(
         apart = np.abs(have - want) / np.maximum(np.abs(want), least)
         worst = max(worst, float(np.nan_to_num(apart, nan=np.inf).max()))
     return worst
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, by which a graph knows whose it is."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write(path: Path, model: bytes) -> Path:
