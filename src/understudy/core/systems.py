@@ -154,6 +154,13 @@ _SYSTEMS = (
             "A few iterations along directions that a convolutional network proposes stand in for "
             "many conjugate-gradient iterations on a large positive-definite system."
         ),
+        classes=(
+            "understudy.models.inverse.dcdm.DeepConjugateDirection",
+            "understudy.models.inverse.direction_network.DirectionNetwork",
+            "understudy.models.inverse.ritz.RitzVectors",
+            "understudy.models.inverse.krylov.IncompleteCholesky",
+        ),
+        reproduction="understudy.reproduce.deep_conjugate_direction",
     ),
     System(
         slug="dgno",
