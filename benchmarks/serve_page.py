@@ -77,7 +77,7 @@ def page() -> str:
         "is measured without and with its adaptive batching.",
         "",
         f"{record['machine']}. All servers run at the same time and are asked in turn, in bursts "
-        f"of {record['seconds']:g} s, {record['rounds']} times; figures are medians over the bursts. "
+        f"of {record['seconds']:g} s, {record['rounds']} times; figures are medians. "
         "Client and servers share the machine, and much other work ran beside them (a load of "
         f"{record['load']:.0f} on these cores), so times are many times those of a quiet machine: "
         "compare servers, not absolute times.",
