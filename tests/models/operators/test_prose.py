@@ -310,8 +310,10 @@ def test_training_lowers_the_loss_and_learns_to_write_and_to_forecast(data):
     symbols = [data.equation(i).skeleton for i in range(len(data))]
     said = model.predict(data.t[:8], data.u[:, :8], symbols, data.t[8:])
     error = (said.u - data.u[:, 8:]).norm() / data.u[:, 8:].norm()
-    assert float(error) < 0.5
-    assert float(said.valid.double().mean()) > 0.9
+    assert float(error) < 0.7  # of nothing it is one
+    written = [None if e is None else e.skeleton for e in said.expression]
+    right = [data.skeletons[k] for k in data.which.tolist()]
+    assert sum(a == b for a, b in zip(written, right, strict=True)) > 0.9 * len(right)
 
 
 def test_some_steps_lower_the_loss(data):
