@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from understudy.core.differences import poisson_matrix
-from understudy.core.linear_solver import SPDOperator, SolveResult
+from understudy.core.linear_solver import SolveResult, SPDOperator
 from understudy.core.systems import find
 from understudy.reproduce import Scale
 from understudy.reproduce import deep_conjugate_direction as reproduction
