@@ -240,7 +240,7 @@ def test_commands_are_completed() -> None:
         "simulate",
         "systems",
     ]
-    assert completed("understudy e") == ["extrapolate", "emulate"]
+    assert completed("understudy e") == ["export", "extrapolate", "emulate"]
 
 
 def test_options_and_their_values_are_completed() -> None:

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from understudy.search.field_calibration import FieldCalibration
 
 EXAMPLE = (
-    "[bold]Examples[/]\n\n"
-    "understudy calibrate cell.us measured.csv --prior prior.toml -o cell.html\n\n"
-    "understudy calibrate darcy.us sensors.csv --noise 0.003 -o field.html"
+    "[bold]Example[/]\n\nunderstudy calibrate cell.us measured.csv --prior prior.toml -o cell.html"
 )
 _PAGES = (".html", ".htm")
 _TABLES = (".csv", ".tsv", ".parquet", ".pq")
@@ -80,7 +78,7 @@ def calibrate(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Infer parameters from a measurement, or a field from sensors, through a surrogate."""
+    """Infer parameters from a measurement, or a field from sensors."""
     model, measurement = readable(model), readable(measurement)
     if _holds_operator(model):
         if output is not None:

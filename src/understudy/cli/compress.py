@@ -55,7 +55,7 @@ def compress(
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Rewrite an operator's convolutions as one-way filters: smaller, seldom faster."""
+    """Rewrite an operator's convolutions as one-way filters."""
     model = readable(model)
     data = None if data is None else readable(data)
     if a_priori and output is not None and data is None:

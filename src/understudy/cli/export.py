@@ -10,10 +10,7 @@ import typer
 from understudy.cli.options import Json, Model, Quiet, readable, writable
 from understudy.core.errors import UserError
 
-EXAMPLE = (
-    "[bold]Example[/]\n\nunderstudy export wing.us --onnx\n\n"
-    "understudy export wing.us --onnx -o wing.onnx --json"
-)
+EXAMPLE = "[bold]Example[/]\n\nunderstudy export wing.us --onnx -o wing.onnx"
 
 
 def export(
@@ -30,7 +27,7 @@ def export(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Write a surrogate or an operator as a graph that other programs run."""
+    """Write a surrogate or an operator as an ONNX graph."""
     model = readable(model)
     if not onnx:
         raise UserError("say what to write: --onnx writes an ONNX graph")

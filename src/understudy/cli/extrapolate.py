@@ -65,7 +65,7 @@ def extrapolate(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Predict how training runs will go on, from their curves so far."""
+    """Predict how training runs will go on, from their curves."""
     curves = readable(curves)
     if output is not None:
         output = _output(output, curves)

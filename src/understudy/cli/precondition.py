@@ -59,7 +59,7 @@ def precondition(
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Learn to solve linear systems with a matrix of one's own, in few iterations."""
+    """Learn to solve linear systems with a matrix of one's own."""
     matrix = readable(matrix)
     sides = _sides(grid)
     seconds = parse_budget(budget)

@@ -6,7 +6,8 @@ eight convolutions of 5 x 5 points carries on by eight steps of the solver. Dens
 one-way filters of one, two and four terms, and of shared ones, are trained for as many steps on
 the same clips; the two ends of the network stay dense and are counted. Which rank stands for the
 method is decided by the validation runs, among those with a fifth of the weights or fewer.
-Learning rates were chosen for each network on other data, 3e-3 or 1e-2.
+Learning rates were chosen on other data, of 3e-3 and 1e-2 for dense and per-filter networks; the
+others have the latter.
 """
 
 from __future__ import annotations
