@@ -108,13 +108,16 @@ async def closed_loop(
 ) -> dict[str, float]:
     """Ask over connections that each wait for their answer, and time it."""
     taken: list[float] = []
+    sent = 0
     began = time.perf_counter()
 
     async def client(at: int) -> None:
+        nonlocal sent
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         while (now := time.perf_counter()) < began + warm + seconds:
             await ask(reader, writer, messages[at % len(messages)])
             at += connections
+            sent += 1
             if now > began + warm:
                 taken.append(time.perf_counter() - now)
         writer.close()
@@ -127,6 +130,7 @@ async def closed_loop(
         "p95_ms": float(p95),
         "p99_ms": float(p99),
         "requests": len(taken),
+        "sent": sent,
     }
 
 
@@ -228,16 +232,30 @@ def measure(seconds: float, rounds: int, systems: list[str]) -> None:
         for system, (port, path, body, _) in running.items():
             answers[system] = first_answer(port, path, body(rows[0]))
             messages[system] = [request(port, path, json.dumps(body(r)).encode()) for r in rows]
+        for system, (port, *_) in running.items():  # warm
+            asyncio.run(closed_loop(port, messages[system], 8, 0.0, 1.0))
         for at in range(rounds):
             for connections in CONNECTIONS:
                 for system in sorted(running, key=lambda name: hash((at, name))):
                     port = running[system][0]
-                    burst = closed_loop(port, messages[system], connections, 0.5, seconds)
+                    burst = closed_loop(port, messages[system], connections, 0.0, seconds)
+                    before = processor_seconds(running[system][3])
                     run = {**asyncio.run(burst), "load": os.getloadavg()[0]}
+                    spent = processor_seconds(running[system][3]) - before
+                    run["processor_ms"] = 1e3 * spent / max(run["sent"], 1)
                     found.setdefault(system, {}).setdefault(str(connections), []).append(run)
                     shown = {key: round(value, 1) for key, value in run.items()}
                     print(system, connections, shown, flush=True)
             keep({name: found[name] for name in systems if name in found}, answers, seconds, at + 1)
+
+
+def processor_seconds(pid: int) -> float:
+    """Processor time of a server and its workers so far."""
+    import psutil
+
+    parent = psutil.Process(pid)
+    times = [each.cpu_times() for each in (parent, *parent.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
 
 
 def started(systems: list[str], model: Path, stack: ExitStack) -> dict[str, tuple[Any, ...]]:

@@ -28,6 +28,7 @@ def table(found: dict[str, Any], connections: str) -> list[str]:
         if run:
             cells = [f"{run['requests_per_second']:,.0f}"]
             cells += [f"{run[f'p{p}_ms']:,.1f}" for p in (50, 95, 99)]
+            cells += [f"{run['processor_ms']:.2f}"]
             lines.append(f"| {NAMES[system]} | {' | '.join(cells)} |")
     return lines
 
@@ -80,7 +81,10 @@ def page() -> str:
         f"of {record['seconds']:g} s, {record['rounds']} times; figures are medians. "
         "Client and servers share the machine, and much other work ran beside them (a load of "
         f"{record['load']:.0f} on these cores), so times are many times those of a quiet machine: "
-        "compare servers, not absolute times.",
+        "compare servers, not absolute times. Connecting is part of each burst: with 64 connections "
+        "in 2 s the slowest twentieth of the answers are mostly first ones, so that p99 there says "
+        "how a server takes 64 connections at once. Processor time is of the server with its "
+        "workers, and depends least on what else runs.",
         "",
     ]
     for connections in ("1", "8", "64"):
