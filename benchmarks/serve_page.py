@@ -20,9 +20,9 @@ NAMES = {
 
 def table(found: dict[str, Any], connections: str) -> list[str]:
     lines = [
-        "| server | requests a second | p50, ms | p95, ms | p99, ms |",
-        "|---|---|---|---|---|",
+        "| server | requests a second | p50, ms | p95, ms | p99, ms | processor, ms a request |"
     ]
+    lines += ["|---|---|---|---|---|---|"]
     for system, by in found.items():
         run = by.get(connections)
         if run:
@@ -81,10 +81,9 @@ def page() -> str:
         f"of {record['seconds']:g} s, {record['rounds']} times; figures are medians. "
         "Client and servers share the machine, and much other work ran beside them (a load of "
         f"{record['load']:.0f} on these cores), so times are many times those of a quiet machine: "
-        "compare servers, not absolute times. Connecting is part of each burst: with 64 connections "
-        "in 2 s the slowest twentieth of the answers are mostly first ones, so that p99 there says "
-        "how a server takes 64 connections at once. Processor time is of the server with its "
-        "workers, and depends least on what else runs.",
+        "compare servers, not absolute times. Connecting is part of a burst. Processor time is of "
+        "the server and its workers; it depends least on what else runs. BentoML with PyTorch was "
+        "not measured.",
         "",
     ]
     for connections in ("1", "8", "64"):
@@ -118,7 +117,7 @@ def page() -> str:
         "",
         "```bash",
         "make bench-setup",
-        ".venv/bin/python benchmarks/serve.py measure --rounds 3",
+        ".venv/bin/python benchmarks/serve.py measure --seconds 2 --rounds 3",
         ".venv/bin/python benchmarks/serve.py bulk",
         ".venv/bin/python benchmarks/serve.py soak",
         ".venv/bin/python benchmarks/serve_page.py",

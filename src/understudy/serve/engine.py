@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections.abc import Mapping
@@ -59,6 +60,8 @@ class Engines:
         graph = FasterGraph.of(model.surrogate, session)
         if graph.rows and not self._closed.is_set():
             model.graph = graph
+        gc.collect()
+        gc.freeze()  # see `server.serve`; by now the packages of ONNX are loaded, too
         speedup = [round(ratio, 2) for ratio in graph.speedup]
         log("graph", model=name, rows=graph.rows, speedup=speedup)
 

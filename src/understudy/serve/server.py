@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import signal
 import socket
@@ -68,6 +69,8 @@ def serve(
         log_to_stderr()
         warnings.simplefilter("ignore")
         app = guarded(models, limits, tokens, metrics, operators)
+        gc.collect()
+        gc.freeze()  # what is loaded stays: looking through all of it stops every answer
         engines = Engines(models if onnx else {})
         try:
             _Server(_config(app, limits), app, [*models, *operators]).run(sockets=[listener])
