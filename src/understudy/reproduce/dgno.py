@@ -4,8 +4,8 @@ Coefficients are of two phases, 5 and 10, on 29 x 29 cells of the unit square, f
 (:mod:`understudy.simulate.pde.darcy`); solutions, of finite volumes three times as fine, are given
 to the supervised networks alone, and to tests. Everything that is trained by residuals has decoders
 of one size, the same residuals and SOAP in the place of the paper's Adam, which reaches in a
-quarter of the steps what Adam does; its rate was searched for neither of the operators. A PI-DeepONet
-takes 1.7 steps for each of its steps, which is about as long.
+quarter of the steps what Adam does; its rate was searched for neither of the operators. A
+PI-DeepONet takes 1.7 steps for each of its steps, which is about as long.
 
 Readings of the inverse problem are taken at centres of cells. The noise that the posterior is
 told of includes the operator's error at the sensors, measured on fields of their own. What it is

@@ -28,9 +28,9 @@ surface               250    :math:`g\,((d_0/q)\,\partial_\rho x + d_0/d)`
 data                  1      (prediction - observation) over the amplitude of the field
 ====================  =====  =================================================================
 
-with :math:`d = \theta D(x)/R^2`, its value :math:`d_0` at the start, and :math:`T_h` the time that
-the current takes to empty the cell. Here each particle has its own relative radius as input, where
-the original has one absolute radius for both.
+with :math:`d = \theta D(x)/R^2`, its value :math:`d_0` at the start, :math:`T_h` the time that the
+current takes to empty the cell, and in g the time :math:`\tau` of the potentials. Here each
+particle has its own relative radius as input, where the original has one absolute radius for both.
 """
 
 from __future__ import annotations
@@ -326,7 +326,7 @@ class BatteryPINN(CellPINN):
         x = self._stoichiometries(at, theta)
         time, theta = points[..., 0], points[..., 1:-1]
         potentials = self.potential_fields(time, theta)
-        g = self._gate(Jet(time.unsqueeze(0)), 1).value
+        g = self._gate(Jet(time.unsqueeze(0))).value  # of the potentials: lithium flows at once
         terms = []
         for k, (side, law, scales) in enumerate(self._sides()):
             u, slope = x.value[:, k, :n], x.d("radius")[:, k]
