@@ -56,6 +56,9 @@ finish exponax exponax
 finish jax-cfd jax_cfd
 finish py-pde pde
 finish devito devito
+make_environment deepinv -r benchmarks/deepinv.txt
+echo "$PWD/src" > "$(echo .bench/deepinv/lib/python3.*/site-packages)/understudy-src.pth"
+finish deepinv ptwt # deepinv itself needs what peers/imaging_deepinv.py defines first
 make_environment tensorly-torch -r benchmarks/tensorly-torch.txt
 finish tensorly-torch tltorch
 # Servers of models: they read this checkout's models with this checkout's code.
