@@ -92,8 +92,10 @@ def page() -> str:
     lines += ["## Ahead or behind", "", *verdict(record["one_row"]), ""]
     lines += [
         "These figures are from before loaded packages were kept out of garbage collection, whose "
-        "pauses made the tail at 64 connections. One burst of each afterwards gave 1.6, 12.4 and "
-        "189 ms at p99, BentoML with adaptive batching 7.2, 88 and 200 ms.",
+        "pauses may have made the tail at 64 connections. Of two quick rounds afterwards one gave "
+        "1.6, 12.4 and 189 ms at p99, and BentoML with adaptive batching 7.2, 88 and 200 ms; in "
+        "the other the machine stalled for all (193, 521 and 2,627 ms against 197, 685 and 2,795). "
+        "An earlier measurement of two rounds had us behind at 64 connections as well.",
         "",
     ]
     if "bulk" in record:
