@@ -112,7 +112,7 @@ class Method:
     iterations: int
 
 
-SCALES = (0.25, 1.0, 4.0, 16.0)
+SCALES = (0.0625, 0.25, 1.0, 4.0)
 
 
 def with_network() -> Method:

@@ -29,9 +29,13 @@ from understudy.models.inverse.imaging_operators import LinearOperator  # noqa: 
 
 ITERATIONS = 30
 DENOISERS = {
-    "deepinv TV": lambda: TVDenoiser(n_it_max=50),
-    "deepinv wavelets": lambda: WaveletDenoiser(level=3, wv="db4", non_linearity="soft"),
+    "deepinv TV": (lambda: TVDenoiser(n_it_max=50), WEIGHTS),
+    "deepinv wavelets": (
+        lambda: WaveletDenoiser(level=3, wv="db4", non_linearity="soft"),
+        tuple(10 * w for w in WEIGHTS),
+    ),
 }
+"""Ways to make them, and the settings to choose among."""
 
 
 def restore(name: str, task: str, operator: LinearOperator, setting: float, y: Tensor) -> Tensor:
@@ -43,7 +47,7 @@ def restore(name: str, task: str, operator: LinearOperator, setting: float, y: T
     )
     model = ADMM(
         data_fidelity=L2(),
-        prior=PnP(denoiser=DENOISERS[name]()),
+        prior=PnP(denoiser=DENOISERS[name][0]()),
         stepsize=(SIGMA / TASKS[task].noise) ** 2,
         g_param=setting,
         max_iter=ITERATIONS,
@@ -58,9 +62,9 @@ if __name__ == "__main__":
     task = sys.argv[1]
     operator = TASKS[task].operator()
     records = {}
-    for name in DENOISERS:
+    for name, (_, settings) in DENOISERS.items():
         found = result(
-            task, operator, WEIGHTS, lambda s, y, n=name: restore(n, task, operator, s, y)
+            task, operator, settings, lambda s, y, n=name: restore(n, task, operator, s, y)
         )
         records[name] = found | {"iterations": ITERATIONS, "deepinv": version("deepinv")}
     print(json.dumps(records))
