@@ -79,11 +79,10 @@ def page() -> str:
         "",
         f"{record['machine']}. All servers run at the same time and are asked in turn, in bursts "
         f"of {record['seconds']:g} s, {record['rounds']} times; figures are medians. "
-        "Client and servers share the machine, and much other work ran beside them (a load of "
-        f"{record['load']:.0f} on these cores), so times are many times those of a quiet machine: "
-        "compare servers, not absolute times. Connecting is part of a burst. Processor time is of "
-        "the server and its workers; it depends least on what else runs. BentoML with PyTorch was "
-        "not measured.",
+        "Client and servers share the machine, with a load of "
+        f"{record['load']:.0f}: compare servers, not absolute times. Connecting is part of a "
+        "burst. Processor time is of the server and its workers; it depends least on what else "
+        "runs.",
         "",
     ]
     for connections in ("1", "8", "64"):
@@ -91,11 +90,9 @@ def page() -> str:
         lines += [*table(record["one_row"], connections), ""]
     lines += ["## Ahead or behind", "", *verdict(record["one_row"]), ""]
     lines += [
-        "These figures are from before loaded packages were kept out of garbage collection, whose "
-        "pauses may have made the tail at 64 connections. Of two quick rounds afterwards one gave "
-        "1.6, 12.4 and 189 ms at p99, and BentoML with adaptive batching 7.2, 88 and 200 ms; in "
-        "the other the machine stalled for all (193, 521 and 2,627 ms against 197, 685 and 2,795). "
-        "An earlier measurement of two rounds had us behind at 64 connections as well.",
+        "An earlier measurement beside much other work, before loaded packages were kept out of "
+        "garbage collection, had us behind BentoML with adaptive batching at 64 connections, 320 "
+        "against 254 ms.",
         "",
     ]
     if "bulk" in record:
