@@ -408,13 +408,23 @@ def conjugate_gradients(
         If A or b will not do, or a direction shows that A or M is not positive definite.
     """
     columns = Columns(A, b, x0, tol, callback)
+    return descend(columns, preconditioner, maxiter)
+
+
+def descend(
+    columns: Columns,
+    preconditioner: Preconditioner | None,
+    maxiter: int,
+    turned: Callable[[Array], Array] = lambda z: z,
+) -> SolveResult:
+    """Conjugate gradients from where the columns are; directions are made of ``turned(z)``."""
     M = None if preconditioner is None else as_function(preconditioner)
 
     def conditioned(r: Array) -> Array:
         return r if M is None else columns.A.project(M(r))
 
     z = conditioned(columns.r)
-    p, rz = z, dot(columns.r, z)
+    p, rz = turned(z), dot(columns.r, z)
     while columns.left and columns.steps < maxiter:
         Ap = columns.A.apply(p)
         curvature = dot(p, Ap)
@@ -427,7 +437,7 @@ def conjugate_gradients(
             p, rz = p[:, stay], rz[stay]
         z = conditioned(columns.r)
         before, rz = rz, dot(columns.r, z)
-        p = z + (rz / before) * p
+        p = turned(z) + (rz / before) * p
     return columns.result()
 
 

@@ -43,6 +43,7 @@ from understudy.core.linear_solver import (
     SPDOperator,
     as_function,
     check_curvature,
+    descend,
     dot,
 )
 
@@ -164,33 +165,13 @@ def deflated_cg(
     def inner(z: Array) -> Array:
         return np.asarray(V @ cho_solve(gram, AV.T @ z))
 
-    M = None if preconditioner is None else as_function(preconditioner)
-
-    def conditioned(r: Array) -> Array:
-        return r if M is None else operator.project(M(r))
-
     B = operator.right_hand_sides(b)
     start = np.zeros_like(B) if x0 is None else np.asarray(x0, np.float64).reshape(B.shape)
     start = start + V @ cho_solve(gram, V.T @ (B - operator.apply(start)))
     # the tolerance is relative to the residual of x0, as in every other solver here
     columns = Columns(operator, b, x0, tol, callback)
     columns.begin(start.reshape(np.shape(b)))
-    z = conditioned(columns.r)
-    p, rz = z - inner(z), dot(columns.r, z)
-    while columns.left and columns.steps < maxiter:
-        Ap = columns.A.apply(p)
-        curvature = dot(p, Ap)
-        check_curvature(columns, curvature)
-        step = rz / curvature
-        stay = columns.advance(columns.x + step * p, columns.r - step * Ap)
-        if not columns.left:
-            break
-        if stay is not None:
-            p, rz = p[:, stay], rz[stay]
-        z = conditioned(columns.r)
-        before, rz = rz, dot(columns.r, z)
-        p = z + (rz / before) * p - inner(z)
-    return columns.result()
+    return descend(columns, preconditioner, maxiter, lambda z: z - inner(z))
 
 
 def jacobi(A: Operator) -> Preconditioner:
