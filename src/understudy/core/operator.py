@@ -11,6 +11,7 @@ from torch import Tensor
 from understudy.core.errors import UserError
 from understudy.core.field_metrics import reliable_horizon
 from understudy.core.grid import Grid
+from understudy.core.scaling import Scaling
 
 
 class Operator(ABC):
@@ -40,6 +41,17 @@ class Operator(ABC):
         UserError
             If the channels, the grid or the parameters do not fit, or a value is not finite.
         """
+
+    @property
+    def field_units(self) -> Scaling:
+        """Units in which the fields that go in are of size one; their own unless it has others."""
+        ones = torch.ones(1, len(self.inputs), *[1] * len(self.grid.shape))
+        return Scaling(torch.zeros_like(ones), ones)
+
+    @property
+    def parameter_units(self) -> Scaling:
+        """Units in which the parameters (their logarithms, if it takes those) are of size one."""
+        return Scaling(torch.zeros(1, len(self.parameters)), torch.ones(1, len(self.parameters)))
 
     def _checked_parameters(self, params: Tensor | None, runs: int) -> Tensor | None:
         """Parameters ``(B, P)``; one row is taken for all runs."""

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from understudy.core.scaling import Scaling
 from understudy.models.operators.one_step import LearnedStepper
-from understudy.models.operators.training import Scaling
 from understudy.serve.operators import HostedOperator
 
 _REACH = 1.7  # deviations of an even distribution on either side of its mean
@@ -20,14 +20,13 @@ def scales(hosted: HostedOperator) -> dict[str, Any]:
     An operator that does not change units says 0 and 1 of fields, and of parameters 0 to 1.
     """
     own = hosted.operator
-    units = own._fields if isinstance(own, LearnedStepper) else own._x
-    numbers = own._numbers if isinstance(own, LearnedStepper) else own._p
-    mean, sd = _of_fields(units, len(own.inputs), own.grid.shape, isinstance(own, LearnedStepper))
+    steps = isinstance(own, LearnedStepper)
+    mean, sd = _of_fields(own.field_units, len(own.inputs), own.grid.shape, steps)
     fields = [
         {"name": name, "mean": m, "sd": s}
         for name, m, s in zip(own.inputs, mean.tolist(), sd.tolist(), strict=True)
     ]
-    lower, upper = _of_parameters(numbers, len(own.parameters))
+    lower, upper = _of_parameters(own.parameter_units, len(own.parameters))
     if getattr(own, "parameter_scaling", "") == "log":
         lower, upper = lower.exp(), upper.exp()
     parameters = [

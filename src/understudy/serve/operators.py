@@ -97,15 +97,14 @@ class HostedOperator:
     def example(self) -> dict[str, Any]:
         """A body: fields at their mean, and parameters."""
         own, space = self.operator, self.operator.grid.shape
-        scaling = own._fields if isinstance(own, LearnedStepper) else own._x
+        scaling = own.field_units
         shift = scaling.shift.reshape(-1, len(own.inputs), *scaling.shift.shape[-len(space) :])[0]
         fields = shift.expand(len(own.inputs), *space)
         if isinstance(own, LearnedStepper) and own.history > 1:
             fields = fields.expand(own.history, *fields.shape)
         body: dict[str, Any] = {"fields": fields.tolist()}
         if own.parameters:
-            numbers = own._numbers if isinstance(own, LearnedStepper) else own._p
-            middle = numbers.shift[0]
+            middle = own.parameter_units.shift[0]
             if getattr(own, "parameter_scaling", "") == "log":
                 middle = middle.exp()
             body["parameters"] = dict(zip(own.parameters, middle.tolist(), strict=True))

@@ -14,10 +14,10 @@ from understudy.core.field_metrics import relative_l2
 from understudy.core.grid import Grid
 from understudy.core.loop import Outcome, shuffled_batches
 from understudy.core.operator import Operator
+from understudy.core.scaling import Scaling
 from understudy.models.operators.network import FieldNetwork
 from understudy.models.operators.training import (
     Listener,
-    Scaling,
     Stored,
     Training,
     read_operator,
@@ -153,6 +153,14 @@ class FieldMap(Operator):
 
     def _forward(self, z: Tensor, p: Tensor | None) -> Tensor:
         return self._y.inverse(self.network(z, p))
+
+    @property
+    def field_units(self) -> Scaling:  # noqa: D102
+        return self._x
+
+    @property
+    def parameter_units(self) -> Scaling:  # noqa: D102
+        return self._p
 
     def _device(self) -> torch.device:
         return next(self.network.parameters()).device

@@ -25,10 +25,10 @@ from understudy.core.errors import UserError
 from understudy.core.grid import Grid
 from understudy.core.loop import Event, Outcome
 from understudy.core.operator import Stepper
+from understudy.core.scaling import Scaling
 from understudy.models.operators.network import FieldNetwork
 from understudy.models.operators.training import (
     Listener,
-    Scaling,
     Stored,
     Training,
     read_operator,
@@ -308,6 +308,14 @@ class LearnedStepper(Stepper):
         return validate
 
     # -- use ------------------------------------------------------------------------------------
+
+    @property
+    def field_units(self) -> Scaling:  # noqa: D102
+        return self._fields
+
+    @property
+    def parameter_units(self) -> Scaling:  # noqa: D102
+        return self._numbers
 
     def _device(self) -> torch.device:
         return next(self.network.parameters()).device

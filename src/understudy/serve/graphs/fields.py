@@ -38,8 +38,8 @@ class MapGraph(nn.Module):
     def forward(self, fields: Tensor, parameters: Tensor | None = None) -> Tensor:
         """Fields of the solution."""
         own = self._operator
-        p = None if parameters is None else own._p.forward(parameters)
-        return own._y.inverse(self.network(own._x.forward(fields), p))
+        p = None if parameters is None else own.parameter_units.forward(parameters)
+        return own._y.inverse(self.network(own.field_units.forward(fields), p))
 
 
 class StepGraph(nn.Module):
@@ -58,13 +58,13 @@ class StepGraph(nn.Module):
     def forward(self, fields: Tensor, parameters: Tensor | None = None) -> Tensor:
         """Next fields."""
         own = self._operator
-        past, p = own._fields.forward(fields), own._parameters_of(parameters, fields.device)
+        past, p = own.field_units.forward(fields), own._parameters_of(parameters, fields.device)
         if isinstance(own, CurriculumRollout):
-            return own._fields.inverse(self.network(past[:, -1], p).unsqueeze(1))
+            return own.field_units.inverse(self.network(past[:, -1], p).unsqueeze(1))
         assert isinstance(own, OneStepModel)
         given = self.network(past.flatten(1, 2), p).unflatten(1, (own.bundle, -1))
         ahead = past[:, -1:] + own._increment * given if own.difference else given
-        return own._fields.inverse(ahead)
+        return own.field_units.inverse(ahead)
 
 
 class RefinedStepGraph(nn.Module):
@@ -90,7 +90,7 @@ class RefinedStepGraph(nn.Module):
     def forward(self, fields: Tensor, noise: Tensor, parameters: Tensor | None = None) -> Tensor:
         """Next fields."""
         own = self._operator
-        past, p = own._fields.forward(fields), own._parameters_of(parameters, fields.device)
+        past, p = own.field_units.forward(fields), own._parameters_of(parameters, fields.device)
         start, scale = own._units(past)
         y = noise[:, 0]
         y = y if own.first_guess == "noise" else torch.zeros_like(y)
@@ -103,7 +103,7 @@ class RefinedStepGraph(nn.Module):
             if k > 0:
                 of_guess, of_noisy, sd = self._weights[at]
                 y = of_guess * guess + of_noisy * y + sd * noise[:, at + 1]
-        return own._fields.inverse(start + scale * guess.unflatten(1, (own.bundle, -1)))
+        return own.field_units.inverse(start + scale * guess.unflatten(1, (own.bundle, -1)))
 
 
 def operator_graph(operator: Operator) -> Graph:
@@ -142,10 +142,10 @@ def example(operator: LearnedStepper | FieldMap, runs: int, seed: int = 0) -> di
 
     space, count = operator.grid.shape, len(operator.inputs)
     if isinstance(operator, FieldMap):
-        given = {"fields": operator._x.inverse(normal(runs, count, *space))}
+        given = {"fields": operator.field_units.inverse(normal(runs, count, *space))}
     else:
         past = normal(runs, operator.history, count, *space)
-        given = {"fields": operator._fields.inverse(past)}
+        given = {"fields": operator.field_units.inverse(past)}
     if isinstance(operator, PDERefiner):
         channels = operator.bundle * count
         given["noise"] = normal(runs, operator.num_refinement_steps + 1, channels, *space)
@@ -156,8 +156,8 @@ def example(operator: LearnedStepper | FieldMap, runs: int, seed: int = 0) -> di
 
 def _parameters(operator: LearnedStepper | FieldMap, z: Tensor) -> Tensor:
     if isinstance(operator, FieldMap):
-        return operator._p.inverse(z)
-    numbers = operator._numbers.inverse(z)
+        return operator.parameter_units.inverse(z)
+    numbers = operator.parameter_units.inverse(z)
     return numbers.exp() if operator.parameter_scaling == "log" else numbers
 
 
