@@ -7,7 +7,7 @@
 - :class:`Heat`: between walls of constant temperature, in one or two dimensions.
 - :class:`CompressibleFlow`, :class:`ShallowWater`: gas in one dimension, water in two, with shocks.
 - :class:`Darcy`, :class:`Helmholtz`: one field for a random medium.
-- :class:`Wave`: a pulse in a square, by finite elements.
+- :class:`Wave`, :class:`ElasticWave`: a pulse in a square, by finite elements.
 - :data:`EQUATIONS` and :func:`named`: these by their names, for data sets.
 """
 
@@ -15,6 +15,7 @@ from understudy.simulate.pde.advection import Advection
 from understudy.simulate.pde.compressible import CompressibleFlow
 from understudy.simulate.pde.conservation import Burgers, CombinedEquation
 from understudy.simulate.pde.darcy import Darcy
+from understudy.simulate.pde.elastic_wave import ElasticWave
 from understudy.simulate.pde.heat import Heat
 from understudy.simulate.pde.helmholtz import Helmholtz
 from understudy.simulate.pde.kuramoto_sivashinsky import KuramotoSivashinsky
@@ -31,6 +32,7 @@ __all__ = [
     "CombinedEquation",
     "CompressibleFlow",
     "Darcy",
+    "ElasticWave",
     "FisherKPP",
     "FitzHughNagumo",
     "Heat",

@@ -17,6 +17,7 @@ from understudy.simulate.pde.advection import Advection
 from understudy.simulate.pde.compressible import CompressibleFlow
 from understudy.simulate.pde.conservation import Burgers, CombinedEquation
 from understudy.simulate.pde.darcy import Darcy
+from understudy.simulate.pde.elastic_wave import ElasticWave
 from understudy.simulate.pde.heat import Heat
 from understudy.simulate.pde.helmholtz import Helmholtz
 from understudy.simulate.pde.kuramoto_sivashinsky import KuramotoSivashinsky
@@ -43,6 +44,7 @@ EQUATIONS: dict[str, Callable[..., FieldSimulator]] = {
     "compressible": CompressibleFlow,
     "shallow-water": ShallowWater,
     "wave": Wave,
+    "elastic-wave": ElasticWave,
 }
 """What makes each simulator, by the name of its equation."""
 

@@ -27,7 +27,8 @@ from understudy.core.simulator import FieldSimulator, Parameters
 from understudy.core.space import Continuous, Integer, Space
 from understudy.simulate.pde.checks import require_positive
 from understudy.simulate.pde.draws import normal
-from understudy.simulate.wave import Scheme, WaveFEM2D
+from understudy.simulate.undamped import SCHEMES, Scheme
+from understudy.simulate.wave import WaveFEM2D
 
 Medium: TypeAlias = Literal["uniform", "random"]
 
@@ -35,6 +36,40 @@ _PLACE = (Continuous("x", 0.25, 0.75), Continuous("y", 0.25, 0.75))
 _WIDTH = Continuous("width", 0.03, 0.08)
 _MODES = 4
 _STREAM = 21
+
+
+def check_times(
+    steps: int, substeps: int, refinement: int, duration: float, scheme: Scheme
+) -> None:
+    """Refuse what no run can have."""
+    if scheme not in SCHEMES:
+        raise UserError(f"scheme must be 'newmark' or 'central', found {scheme!r}")
+    if min(steps, substeps, refinement) < 1 or not duration > 0:
+        raise UserError("steps, substeps and refinement must be at least 1 and duration positive")
+
+
+def gaussian(values: dict[str, Tensor], s: Tensor) -> Tensor:
+    """Gaussians ``(B, N, N)`` about (x, y), of a width, at all nodes of an axis ``(N,)``."""
+    x, y, w = (values[name].detach()[:, None] for name in ("x", "y", "width"))
+    along = [(-((s - centre) ** 2) / (2 * w**2)).exp() for centre in (x, y)]
+    return along[0][:, :, None] * along[1][:, None, :]
+
+
+def held(s: Tensor) -> Tensor:
+    """One inside and zero on the rim ``(N, N)``."""
+    inside = torch.ones_like(s)
+    inside[0] = inside[-1] = 0.0
+    return inside[:, None] * inside
+
+
+def smooth_speed(seeds: Tensor, s: Tensor) -> Tensor:
+    """Random speeds ``(B, N, N)`` between 0.7 and 1.3 at all nodes of an axis ``(N,)``."""
+    k = torch.arange(_MODES)
+    power = 2.0 / (1.0 + k[:, None] ** 2 + k**2)
+    power[0, 0] = 0.0
+    modes = power * normal(seeds, _STREAM, k[:, None] * _MODES + k)
+    waves = torch.cos(torch.pi * k[:, None] * s)
+    return 1.0 + 0.3 * torch.tanh(waves.T @ modes @ waves)
 
 
 class Wave(FieldSimulator):
@@ -69,12 +104,7 @@ class Wave(FieldSimulator):
     ) -> None:
         if medium not in ("uniform", "random"):
             raise UserError(f"medium must be 'uniform' or 'random', found {medium!r}")
-        if scheme not in ("newmark", "central"):
-            raise UserError(f"scheme must be 'newmark' or 'central', found {scheme!r}")
-        if min(steps, substeps, refinement) < 1 or not duration > 0:
-            raise UserError(
-                "steps, substeps and refinement must be at least 1 and duration positive"
-            )
+        check_times(steps, substeps, refinement, duration, scheme)
         self.grid = Grid.of(points, points, placement="interior")
         self.steps, self.duration, self.substeps = steps, duration, substeps
         self.refinement, self.scheme, self.medium = refinement, scheme, medium
@@ -115,24 +145,14 @@ class Wave(FieldSimulator):
 
     def _pulse(self, values: dict[str, Tensor]) -> Tensor:
         """Displacement ``(B, N, N)`` at all nodes, zero on the rim."""
-        s = self._axis()
-        x, y, w = (values[name].detach()[:, None] for name in ("x", "y", "width"))
-        along = [(-((s - centre) ** 2) / (2 * w**2)).exp() for centre in (x, y)]
-        held = torch.ones_like(s)
-        held[0] = held[-1] = 0.0
-        return (along[0] * held)[:, :, None] * (along[1] * held)[:, None, :]
+        return gaussian(values, self._axis()) * held(self._axis())
 
     def _speed(self, values: dict[str, Tensor]) -> Tensor:
         """Speed ``(B, N, N)`` at all nodes."""
         s = self._axis()
         if self.medium == "uniform":
             return values["speed"].detach()[:, None, None].expand(-1, len(s), len(s))
-        k = torch.arange(_MODES)
-        power = 2.0 / (1.0 + k[:, None] ** 2 + k**2)
-        power[0, 0] = 0.0
-        modes = power * normal(values["medium_seed"], _STREAM, k[:, None] * _MODES + k)
-        waves = torch.cos(torch.pi * k[:, None] * s)
-        return 1.0 + 0.3 * torch.tanh(waves.T @ modes @ waves)
+        return smooth_speed(values["medium_seed"], s)
 
     def _coarse(self, fields: Tensor) -> Tensor:
         """Values at the points of the grid of values at all nodes."""
