@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import time
+import timeit
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import understudy
 from understudy.core import artifact
 from understudy.core.differences import poisson_matrix
 from understudy.core.errors import UserError
+from understudy.core.linalg import one_thread
 from understudy.core.linear_solver import SPDOperator, conjugate_gradients
 from understudy.models.inverse.dcdm import (
     DEFAULT_TRAINING,
@@ -153,6 +156,32 @@ def test_networks_have_the_weights_of_the_paper(settings: dict, count: int) -> N
 def test_any_grid_is_taken(shape: tuple[int, ...]) -> None:
     network = DirectionNetwork(len(shape))
     assert network(torch.randn(3, 1, *shape)).shape == (3, 1, *shape)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 9, 12), (1, 1, 16, 16), (3, 1, 6, 7, 8)])
+def test_without_gradients_the_directions_are_the_same(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    network, r = DirectionNetwork(len(shape) - 2), torch.randn(shape)
+    with_gradients = network(r).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(network(r), with_gradients, rtol=1e-5, atol=1e-5)
+        double = network.double()(r.double())
+    torch.testing.assert_close(double.float(), with_gradients, rtol=1e-5, atol=1e-5)
+
+
+def test_an_image_by_itself_costs_no_more_than_two() -> None:
+    network, times = DirectionNetwork(3), []
+    for count in (1, 2):
+        r = torch.randn(count, 1, 24, 24, 24)
+        with torch.no_grad(), one_thread():
+            times.append(
+                min(
+                    timeit.repeat(
+                        lambda r=r: network(r), timer=time.thread_time, number=1, repeat=5
+                    )
+                )
+            )
+    assert times[0] < 1.2 * times[1]  # left to PyTorch it takes 2.5 times as long
 
 
 def test_other_shapes_are_refused() -> None:
