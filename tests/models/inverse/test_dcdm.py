@@ -259,6 +259,20 @@ def test_former_directions_help(trained: DeepConjugateDirection) -> None:
     assert with_two < without
 
 
+def test_in_16_bits_it_reaches_the_same_tolerance_in_a_few_more_iterations(
+    trained: DeepConjugateDirection,
+) -> None:
+    A, b = poisson_matrix((16, 16)), right_hand_sides(256, 4)
+    rounded = trained.in_bfloat16()
+    result, exact = (x.solve(A, b, tol=1e-8, maxiter=300) for x in (rounded, trained))
+    assert result.converged.all()
+    assert not np.array_equal(result.x, exact.x)
+    assert result.iterations.mean() < 1.5 * exact.iterations.mean()
+    assert next(trained.model.parameters()).dtype is torch.float32
+    with pytest.raises(UserError, match="only a network that is a module"):
+        DeepConjugateDirection(same).in_bfloat16()
+
+
 def test_it_is_a_preconditioner_for_flexible_conjugate_gradients(
     trained: DeepConjugateDirection,
 ) -> None:

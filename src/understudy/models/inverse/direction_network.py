@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from understudy.core.errors import UserError
 
+_ONEDNN = (torch.float32, torch.bfloat16)
 _CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
@@ -98,8 +99,7 @@ class DirectionNetwork(nn.Module):
         r = F.pad(r, odd) if any(odd) else r
         a = _convolved(self.enter, _convolved(self.lift, r), relu=True)
         b = _convolved(self.leave, _residual_pairs(self.fine, a), relu=True)
-        pool = F.avg_pool2d if self.dimensions == 2 else F.avg_pool3d
-        p = _residual_pairs(self.coarse, pool(b, 2))
+        p = _residual_pairs(self.coarse, _halved(b))
         u = _residual_pairs(self.merged, F.interpolate(p, scale_factor=2, mode="nearest") + b)
         out = _convolved(self.project, u)
         for axis, n in enumerate(sides, start=2):
@@ -113,6 +113,13 @@ def _residual_pairs(layers: nn.ModuleList, a: Tensor) -> Tensor:
     for first, second in zip(pairs[::2], pairs[1::2], strict=True):
         a = _convolved(second, _convolved(first, a, relu=True), relu=True) + a
     return a
+
+
+def _halved(b: Tensor) -> Tensor:
+    """Mean of the points of each square or cube of two a side."""
+    if b.dtype is torch.bfloat16:  # in three dimensions a CPU cannot
+        return _halved(b.float()).bfloat16()
+    return (F.avg_pool2d if b.ndim == 4 else F.avg_pool3d)(b, 2)
 
 
 def _convolved(layer: nn.Module, a: Tensor, relu: bool = False) -> Tensor:
@@ -130,7 +137,7 @@ def _convolved(layer: nn.Module, a: Tensor, relu: bool = False) -> Tensor:
 
 def _has_onednn(a: Tensor) -> bool:
     usable = torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
-    return usable and a.device.type == "cpu" and a.dtype is torch.float32
+    return usable and a.device.type == "cpu" and a.dtype in _ONEDNN
 
 
 def parameter_count(network: nn.Module) -> int:
