@@ -1,6 +1,7 @@
 """Photographs from few or blurred measurements: a learned proximal network beside other priors.
 
-    python benchmarks/imaging.py train      a network of patches, from photographs that do not score
+    python benchmarks/imaging.py train      a network of patches of photographs that do not score;
+                                            goes on where it was ended by Ctrl-C
     python benchmarks/imaging.py measure    all tasks and methods, settings from photographs apart
     python benchmarks/imaging.py table      the records as tables
 
@@ -16,7 +17,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -39,7 +40,8 @@ from understudy.models.inverse.imaging_operators import (
     Radon,
 )
 from understudy.models.inverse.lpn import LearnedProximalNetwork
-from understudy.models.inverse.plug_and_play import Patchwise, Prox, data_scale, pnp_admm
+from understudy.models.inverse.patchwise import Patchwise
+from understudy.models.inverse.plug_and_play import Prox, Splitting, data_scale, pnp_admm
 from understudy.models.inverse.prior_training import prior_schedule, psnr, train_prior
 from understudy.models.inverse.total_variation import TotalVariation
 
@@ -50,7 +52,7 @@ SIDE = 256
 CROP = 96
 """Of what is restored, from the middle."""
 PATCH, STRIDE, SIGMA = 16, 4, 0.1
-"""Of the network: points along a side, between patches, and the noise that it learns to remove."""
+"""Of networks: points along a side, and between patches. The noise that BM3D is told of."""
 RHO = 0.1
 WEIGHTS = (0.01, 0.03, 0.1, 0.3)
 """Of total variation, and thresholds of wavelets."""
@@ -104,25 +106,47 @@ class Method:
     prox : callable (setting) -> Prox
     scale : callable (setting) -> float
         Weight of the data over that which the deviations of both noises give.
+    sigma : float
+        Deviation of the noise that the prior removes.
     """
 
     prox: Callable[[float], Prox]
     scale: Callable[[float], float]
     settings: Sequence[float]
     iterations: int
+    sigma: float = SIGMA
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained; `batch` is of patches."""
+
+    file: str
+    sigma: float
+    beta: float
+    hidden: int
+    steps: int
+    batch: int = 32
+
+
+RECIPES = {
+    "LPN": Recipe("longer", 0.05, 10.0, 40, 14_000),
+    "LPN of 4 minutes": Recipe("prior", 0.1, 100.0, 24, 10_000),
+}
 
 
 SCALES = (0.0625, 0.25, 1.0, 4.0)
 
 
-def with_network() -> Method:
-    learned = Patchwise(LearnedProximalNetwork.load(FOLDER / "prior.us"), PATCH, STRIDE)
-    return Method(lambda _: learned, lambda scale: scale, SCALES, 30)
+def with_network(name: str) -> Method:
+    lpn = LearnedProximalNetwork.load(FOLDER / f"{RECIPES[name].file}.us")
+    learned = Patchwise(lpn, PATCH, STRIDE)
+    return Method(lambda _: learned, lambda scale: scale, SCALES, 30, lpn.sigma)
 
 
 PRIORS: dict[str, Callable[[], Method]] = {
     "TV": lambda: Method(TotalVariation, lambda _: 1.0, WEIGHTS, 30),
-    "LPN": with_network,
+    **{name: partial(with_network, name) for name in RECIPES},
     "BM3D": lambda: Method(lambda _: BM3D(), lambda scale: scale, SCALES, 10),
 }
 """Ways to make them, with four settings of one number each."""
@@ -160,12 +184,9 @@ def measured(task: Task, operator: LinearOperator, x: Tensor, seed: int) -> Tens
 def restored(
     task: Task, operator: LinearOperator, method: Method, setting: float, y: Tensor
 ) -> Tensor:
-    scale = data_scale(RHO, SIGMA, task.noise) * method.scale(setting)
-    found = pnp_admm(
-        *(y, operator, method.prox(setting)),
-        **{"rho": RHO, "scale": scale, "iterations": method.iterations, "tolerance": 1e-5},
-    )
-    return found.x
+    scale = data_scale(RHO, method.sigma, task.noise) * method.scale(setting)
+    settings = Splitting(RHO, scale, method.iterations, tolerance=1e-5)
+    return pnp_admm(y, operator, method.prox(setting), settings).x
 
 
 def each(found: Tensor, true: Tensor, seen: Tensor) -> list[float]:
@@ -222,27 +243,35 @@ app = typer.Typer(add_completion=False, help=__doc__)
 
 
 @app.command()
-def train(steps: int = 10_000, hidden: int = 24, batch: int = 32) -> None:
-    """Train the network."""
+def train(name: str = "LPN") -> None:
+    """Train a network, or go on with it; Ctrl-C keeps what is done."""
     torch.set_num_threads(1)
+    recipe = RECIPES[name]
     folder = FOLDER / "photographs"
     folder.mkdir(parents=True, exist_ok=True)
-    for name in LEARN:
-        write_image(folder / f"{name}.png", photograph(name))
+    for photo in LEARN:
+        write_image(folder / f"{photo}.png", photograph(photo))
+    path = RESULTS / "training.json"
+    known = json.loads(path.read_text())["networks"] if path.exists() else {}
+    state = FOLDER / f"{recipe.file}-state.us"
+    before = known[name]["cpu_s"] if state.exists() and name in known else 0
     began = time.process_time()
     found = train_prior(
         folder,
-        SIGMA,
-        **{"size": PATCH, "hidden": hidden, "batch_size": batch, "symmetric": True},
-        schedule=prior_schedule(PATCH**2, steps),
-        checkpoint=FOLDER / "state.us",
+        recipe.sigma,
+        **{"size": PATCH, "hidden": recipe.hidden, "beta": recipe.beta, "symmetric": True},
+        schedule=prior_schedule(PATCH**2, recipe.steps),
+        batch_size=recipe.batch,
+        checkpoint=state,
     )
     facts = found.facts | {
-        **{"cpu_s": round(time.process_time() - began), "hidden": hidden, "batch": batch},
+        **asdict(recipe),
+        "steps": found.facts["steps"],
+        "cpu_s": round(before + time.process_time() - began),
         "weights": sum(p.numel() for p in found.lpn.parameters()),
     }
-    found.lpn.save(FOLDER / "prior.us", facts)
-    keep("training", facts)
+    found.lpn.save(FOLDER / f"{recipe.file}.us", facts)
+    keep("training", {"networks": known | {name: facts}})
     print(facts)
 
 

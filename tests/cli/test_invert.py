@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from understudy.cli.inverting import sparkline
+from understudy.cli.inverting import InversionDisplay, PriorDisplay, sparkline
+from understudy.core.loop import Event
+from understudy.models.inverse.plug_and_play import Moment
 
 from .conftest import Program
 
@@ -47,6 +49,8 @@ def test_a_prior_is_learnt_shown_and_used(program: Program, folder: Path, tmp_pa
     assert done.code == 0
     assert "PSNR" in done.out and "iteration 4 of 4" in done.err
     assert "not converged after 4 iterations" in done.err
+    assert "Image from 0.png" in out.with_suffix(".html").read_text()
+    assert "Prior of images" in model.with_suffix(".html").read_text()
     assert read_image(out).shape == (1, 12, 12) and read_image(row).shape == (1, 12, 40)
 
 
@@ -54,6 +58,8 @@ def test_results_are_one_json_object(program: Program, model: Path, folder: Path
     out = model.with_name("x.npy")
     done = program("invert", model, folder / "0.png", "-a", "denoise", "-o", out, "-n", 2, "--json")
     assert done.record["iterations"] == 2 and done.record["output"] == str(out)
+    assert done.record["report"] == str(out.with_suffix(".html"))
+    assert done.record["warnings"][0].startswith("not converged after 2 iterations")
     assert done.err == "" or "warning" not in done.err
     assert np.load(out).shape == (1, 12, 12)
     again = model.with_name("again.us")
@@ -75,6 +81,36 @@ def test_training_goes_on_from_its_state(program: Program, folder: Path, tmp_pat
     # a longer one starts where the shorter ended; one of the same length has nothing left to do
     assert program(*options, "--steps", 6).record["seconds"] >= first["seconds"]
     assert program(*options, "--steps", 6).record["steps"] == 6
+
+
+def test_ctrl_c_keeps_the_iterations_that_are_done(
+    program: Program, model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press(display: InversionDisplay, moment: Moment) -> None:
+        if moment.iteration == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(InversionDisplay, "__call__", press)
+    out, page = model.with_name("x.png"), model.with_name("page.html")
+    done = program("invert", model, folder / "0.png", "-a", "denoise", "-o", out, "--report", page)
+    assert done.code == 130 and "the iteration was interrupted" in done.err
+    assert "3 iterations" in done.out and read_image(out).shape == (1, 12, 12)
+    assert "The iteration was interrupted" in page.read_text()
+
+
+def test_ctrl_c_keeps_the_prior_up_to_then(
+    program: Program, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press(display: PriorDisplay, event: Event) -> None:
+        if event.step == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(PriorDisplay, "__call__", press)
+    path = folder.parent / "prior.us"
+    done = program("prior", folder, "-o", path, *SMALL)
+    assert done.code == 130 and "5 steps" in done.out
+    assert "Training was interrupted" in path.with_suffix(".html").read_text()
+    assert program("show", path, "--json").record["steps"] == 5
 
 
 def test_a_measurement_is_inverted_from_its_array(
@@ -135,6 +171,11 @@ def test_files_that_would_be_replaced_or_cannot_be_written_are_refused(
     assert done.code == 2 and "can write .png, .npy" in done.err
     done = program("prior", folder, "-o", model, *SMALL)
     assert done.code == 2 and "--force replaces it" in done.err
+    out = model.with_name("x.png")
+    done = program("invert", model, image, "-a", "denoise", "-o", out, "--report", "x.pdf")
+    assert done.code == 2 and "can write .html" in done.err
+    done = program("prior", folder, "-o", model, "--force", "--report", "x.pdf", *SMALL)
+    assert done.code == 2 and "can write .html" in done.err
     done = program("predict", model, model)
     assert done.code == 2
 

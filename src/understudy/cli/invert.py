@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 EXAMPLE = "[bold]Example[/]\n\nunderstudy invert prior.us blurred.png -a blur:sigma=1 -o sharp.png"
 _SUFFIXES = (".png", ".npy")
+_PAGES = (".html", ".htm")
+STOPPED = 130
 
 
 def invert(
@@ -70,18 +72,25 @@ def invert(
         Path | None,
         typer.Option(help="Image (.png) to write of the start, the result and the clean image."),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", help="Page (.html) to write; beside the output by default."),
+    ] = None,
     seed: Seed = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     json: Json = False,
     quiet: Quiet = False,
-) -> None:
+) -> int:
     """Reconstruct an image from a measurement, by a learned prior."""
     model, measurement = readable(model), readable(measurement)
     output = _image(output, "--output", _SUFFIXES, force, model, measurement)
     if side_by_side is not None:
         side_by_side = _image(side_by_side, "--side-by-side", (".png",), force, measurement, output)
+    page = report or output.with_suffix(".html")
+    page = _image(page, "--report", _PAGES, force, model, measurement, output)
     from understudy.cli.inverting import InversionDisplay
     from understudy.models.inverse.invert import invert_file, write_result, write_side_by_side
+    from understudy.report.inversion import write_inversion_report
 
     with InversionDisplay(f"Inverting {operator} by {scheme}", quiet or json) as display:
         found = invert_file(
@@ -97,11 +106,21 @@ def invert(
             simulate=simulate,
             seed=seed,
             listener=display,
+            interrupt="return",
         )
     write_result(found, output)
     if side_by_side is not None:
         write_side_by_side(found, side_by_side)
-    _print(found, output, side_by_side, json, quiet)
+    write_inversion_report(
+        *(found, page),
+        source=measurement.name,
+        model=model.name,
+        operator=operator,
+        scheme=scheme,
+    )
+    written = {"output": output, "side_by_side": side_by_side, "report": page}
+    _print(found, written, json, quiet)
+    return STOPPED if found.facts["interrupted"] else 0
 
 
 def _image(path: Path, option: str, suffixes: tuple[str, ...], force: bool, *others: Path) -> Path:
@@ -112,25 +131,19 @@ def _image(path: Path, option: str, suffixes: tuple[str, ...], force: bool, *oth
     return writable(path, option, force, others)
 
 
-def _print(
-    found: Inverted, output: Path, side_by_side: Path | None, json: bool, quiet: bool
-) -> None:
+def _print(found: Inverted, written: dict[str, Path | None], json: bool, quiet: bool) -> None:
     from understudy.cli.console import print_json, say
     from understudy.cli.summary import print_file
+    from understudy.report.inversion import warnings
 
     facts: dict[str, Any] = found.facts
+    said = warnings(facts)
     if json:
-        beside = side_by_side and str(side_by_side)
-        print_json({"output": str(output), "side_by_side": beside, **facts})
+        paths = {name: path and str(path) for name, path in written.items()}
+        print_json({**paths, **facts, "warnings": said})
         return
-    if facts["diverged"]:
-        say("warning: the iteration diverged; the image is the last before", stderr=True)
-    elif not facts["converged"]:
-        say(
-            f"warning: not converged after {facts['iterations']} iterations: the last changed the "
-            f"image by {facts['residual']:.1e} of it",
-            stderr=True,
-        )
+    for text in said:
+        say(f"warning: {text}", stderr=True)
     if quiet:
         return
     say(
@@ -139,6 +152,6 @@ def _print(
     )
     if "psnr" in facts:
         say(f"PSNR {facts['psnr_start']:.2f} dB at the start, {facts['psnr']:.2f} dB at the end")
-    print_file(output)
-    if side_by_side is not None:
-        print_file(side_by_side)
+    for path in written.values():
+        if path is not None:
+            print_file(path)

@@ -44,9 +44,13 @@ def prior(
         Path | None,
         typer.Option(help="File of the state; where it exists, training goes on from it."),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", help="Page (.html) to write; beside the output by default."),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     seed: Seed = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -54,9 +58,11 @@ def prior(
     output = writable(output, "--output", force)
     if checkpoint is not None:
         checkpoint = writable(checkpoint, "--checkpoint", others=[output])
+    page = _page(report or output.with_suffix(".html"), force)
     _check_device(device)
     from understudy.cli.inverting import PriorDisplay
     from understudy.models.inverse.prior_training import prior_schedule, train_prior
+    from understudy.report.image_prior import write_prior_report
 
     channels = 3 if color else 1
     schedule = prior_schedule(channels * size * size, steps)
@@ -75,8 +81,15 @@ def prior(
             listener=display,
         )
     found.lpn.save(output, found.facts)
-    _print(found, output, json, quiet)
+    write_prior_report(found, page, source=folder.resolve().name, model=output.name)
+    _print(found, output, page, json, quiet)
     return STOPPED if found.facts["interrupted"] else 0
+
+
+def _page(path: Path, force: bool) -> Path:
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--report {path}: can write .html, found {path.suffix or 'no suffix'}")
+    return writable(path, "--report", force)
 
 
 def _check_device(device: str) -> None:
@@ -89,13 +102,13 @@ def _check_device(device: str) -> None:
             raise UserError("--device cuda: no GPU that PyTorch can use was found")
 
 
-def _print(found: TrainedPrior, output: Path, json: bool, quiet: bool) -> None:
+def _print(found: TrainedPrior, output: Path, page: Path, json: bool, quiet: bool) -> None:
     from understudy.cli.console import print_json, say
     from understudy.cli.summary import print_file
 
     facts: dict[str, Any] = found.facts
     if json:
-        print_json({"output": str(output), **facts})
+        print_json({"output": str(output), "report": str(page), **facts})
         return
     if quiet:
         return
@@ -106,3 +119,4 @@ def _print(found: TrainedPrior, output: Path, json: bool, quiet: bool) -> None:
         f"{facts['psnr_noisy']:.2f} dB noisy, {facts['psnr']:.2f} dB denoised"
     )
     print_file(output)
+    print_file(page)

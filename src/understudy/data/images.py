@@ -89,12 +89,28 @@ def read_images(folder: str | Path, channels: int = 1, at_least: int = 1) -> lis
 def write_image(path: str | Path, image: np.ndarray) -> Path:
     """Write an image ``(channels, height, width)``, cut to [0, 1], with 8 bits a value."""
     path = Path(path)
-    values = np.rint(255.0 * np.clip(image, 0.0, 1.0)).astype(np.uint8).transpose(1, 2, 0)
     try:
-        _skimage("io").imsave(path, values.squeeze(), check_contrast=False)
+        _skimage("io").imsave(path, _eight_bits(image), check_contrast=False)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write the image {path}: {error}") from error
     return path
+
+
+def png(image: np.ndarray) -> bytes:
+    """Content of a PNG file of an image ``(channels, height, width)``, cut to [0, 1]."""
+    from io import BytesIO
+
+    from PIL import Image  # scikit-image brings it
+
+    content = BytesIO()
+    Image.fromarray(_eight_bits(image)).save(content, "png")
+    return content.getvalue()
+
+
+def _eight_bits(image: np.ndarray) -> np.ndarray:
+    """Values of 0 to 255, ``(height, width)`` or with channels last."""
+    values = np.rint(255.0 * np.clip(image, 0.0, 1.0)).astype(np.uint8).transpose(1, 2, 0)
+    return values[..., 0] if values.shape[2] == 1 else values
 
 
 def handwritten_digits() -> tuple[np.ndarray, str]:

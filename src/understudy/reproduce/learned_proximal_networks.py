@@ -36,6 +36,7 @@ from understudy.models.inverse.lpn import LearnedProximalNetwork
 from understudy.models.inverse.plug_and_play import (
     Prox,
     Reconstruction,
+    Splitting,
     data_scale,
     pnp_admm,
     pnp_pgd,
@@ -477,16 +478,8 @@ def _restored(
         y, other = (_measured(task, x, generator) for x in (test, tune))
 
         def restore(y: Tensor, prox: Prox, scale: float, task: _Task = task) -> Tensor:
-            found = pnp_admm(
-                y,
-                task.operator,
-                prox,
-                rho=task.rho,
-                scale=scale,
-                iterations=size.admm,
-                tolerance=1e-5,
-            )
-            return found.x
+            settings = Splitting(task.rho, scale, size.admm, tolerance=1e-5)
+            return pnp_admm(y, task.operator, prox, settings).x
 
         meant = data_scale(task.rho, _SIGMA, task.noise)
         ways: dict[str, list[tuple[Prox, float]]] = {
@@ -528,9 +521,8 @@ def _with_bm3d(
 
     def restore(y: Tensor, share: float, iterations: int) -> Tensor:
         prox = _BM3D(_SIGMA)
-        return pnp_admm(
-            y, task.operator, prox, rho=task.rho, scale=meant * share, iterations=iterations
-        ).x
+        settings = Splitting(task.rho, meant * share, iterations)
+        return pnp_admm(y, task.operator, prox, settings).x
 
     shares = _SHARES[1:]
     scores = [psnr(restore(other[:2], share, _BM3D_ITERATIONS // 2), tune[:2]) for share in shares]

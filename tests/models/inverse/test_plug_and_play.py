@@ -16,9 +16,10 @@ from understudy.models.inverse.imaging_operators import (
     MatrixOperator,
 )
 from understudy.models.inverse.lpn import LearnedProximalNetwork
+from understudy.models.inverse.patchwise import Patchwise
 from understudy.models.inverse.plug_and_play import (
-    SCHEMES,
-    Patchwise,
+    SPLITTINGS,
+    Splitting,
     data_scale,
     pnp_admm,
     pnp_hqs,
@@ -61,14 +62,14 @@ def test_proximal_gradient_descent_solves_ridge_regression():
 
 def test_alternating_directions_solve_ridge_regression():
     y, A = problem()
-    found = pnp_admm(y, A, ridge(0.5), rho=3.0, scale=0.25, iterations=500, tolerance=1e-7)
+    found = pnp_admm(y, A, ridge(0.5), Splitting(3.0, 0.25, iterations=500, tolerance=1e-7))
     # scale |y - Ax|^2 + rho * 0.5 / 2 |x|^2
     torch.testing.assert_close(found.x, ridge_solution(y, A, 3.0 * 0.5 / 0.5), atol=1e-4, rtol=1e-3)
 
 
 def test_half_quadratic_splitting_solves_ridge_regression_with_the_envelope_of_the_prior():
     y, A = problem()
-    found = pnp_hqs(y, A, ridge(1.0), rho=1.0, scale=0.5, iterations=100, tolerance=1e-5)
+    found = pnp_hqs(y, A, ridge(1.0), Splitting(1.0, 0.5, iterations=100, tolerance=1e-5))
     z = found.x
     # z = f(x) and (A'A + 1) x = A'y + z
     x = 2.0 * z
@@ -117,11 +118,18 @@ def test_a_step_beyond_its_bound_is_warned_of():
         pnp_pgd(y, A, ridge(1.0), step=1.1 / A.norm() ** 2, iterations=1)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES.keys())
+SEVEN = {"iterations": 7, "tolerance": 0.0}
+
+
+@pytest.mark.parametrize("scheme", ["pgd", *SPLITTINGS])
 def test_images_of_a_batch_do_not_know_of_each_other(scheme):
+    def solve(y: Tensor):
+        if scheme == "pgd":
+            return pnp_pgd(y, A, ridge(1.0), **SEVEN)
+        return SPLITTINGS[scheme](y, A, ridge(1.0), Splitting(**SEVEN))
+
     y, A = problem()
-    together = scheme(y, A, ridge(1.0), iterations=7, tolerance=0.0)
-    alone = scheme(y[1:2], A, ridge(1.0), iterations=7, tolerance=0.0)
+    together, alone = solve(y), solve(y[1:2])
     torch.testing.assert_close(together.x[1:2], alone.x, atol=1e-5, rtol=1e-4)
     assert together.residuals.shape == together.misfits.shape == (7, 3)
 
@@ -129,7 +137,8 @@ def test_images_of_a_batch_do_not_know_of_each_other(scheme):
 def test_a_listener_hears_of_every_iteration():
     y, A = problem()
     heard = []
-    found = pnp_admm(y, A, ridge(1.0), iterations=5, tolerance=0.0, listener=heard.append)
+    five = Splitting(iterations=5, tolerance=0.0)
+    found = pnp_admm(y, A, ridge(1.0), five, listener=heard.append)
     assert [moment.iteration for moment in heard] == [1, 2, 3, 4, 5]
     torch.testing.assert_close(heard[-1].residual, found.residuals[-1])
     assert float(heard[-1].misfit.max()) == pytest.approx(float(found.misfits[-1].max()))
@@ -148,7 +157,8 @@ def test_the_weight_of_the_data_makes_the_fixed_point_that_of_the_posterior():
     y, A = problem()
     noise, sigma, rho = 0.7, 0.5, 0.2
     scale = data_scale(rho, sigma, noise)
-    found = pnp_admm(y, A, ridge(sigma**2), rho=rho, scale=scale, iterations=1000, tolerance=1e-7)
+    settings = Splitting(rho, scale, iterations=1000, tolerance=1e-7)
+    found = pnp_admm(y, A, ridge(sigma**2), settings)
     torch.testing.assert_close(found.x, ridge_solution(y, A, noise**2), atol=1e-3, rtol=1e-2)
 
 
@@ -166,20 +176,47 @@ def test_conjugate_gradients_solve_each_sample():
     [
         ({"rho": 0.0}, "rho must be positive"),
         ({"scale": -1.0}, "weight of the data must be positive"),
+        ({"rho": float("nan")}, "rho must be positive"),
         ({"iterations": 0}, "at least 1 iteration"),
-        ({"x0": torch.zeros(3, 1, 5, 5)}, "the start has the shape"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(options, message):
-    y, A = problem()
     with pytest.raises(UserError, match=message):
-        pnp_admm(y, A, ridge(1.0), **options)
+        Splitting(**options)
+
+
+@pytest.mark.parametrize("scheme", SPLITTINGS.values(), ids=SPLITTINGS)
+def test_ctrl_c_keeps_the_iterations_that_are_done_if_asked(scheme):
+    def press(moment):
+        if moment.iteration == 3:
+            raise KeyboardInterrupt
+
+    y, A = problem()
+    whole = scheme(y, A, ridge(1.0), Splitting(iterations=3, tolerance=0.0))
+    found = scheme(y, A, ridge(1.0), listener=press, interrupt="return")
+    assert found.interrupted and not whole.interrupted and found.iterations == 3
+    torch.testing.assert_close(found.x, whole.x)
+    with pytest.raises(KeyboardInterrupt):
+        scheme(y, A, ridge(1.0), listener=press)
+
+
+def test_ctrl_c_before_there_is_anything_to_keep_ends_the_program():
+    def press(y):
+        raise KeyboardInterrupt
+
+    y, A = problem()
+    with pytest.raises(KeyboardInterrupt):
+        pnp_pgd(y, A, press, interrupt="return")
 
 
 def test_measurements_that_do_not_fit_are_refused():
     y, A = problem()
     with pytest.raises(UserError, match="the step must be positive"):
         pnp_pgd(y, A, ridge(1.0), step=0.0)
+    with pytest.raises(UserError, match="at least 1 iteration"):
+        pnp_pgd(y, A, ridge(1.0), iterations=0)
+    with pytest.raises(UserError, match="the start has the shape"):
+        pnp_admm(y, A, ridge(1.0), x0=torch.zeros(3, 1, 5, 5))
     with pytest.raises(UserError, match="the measurement has the shape"):
         pnp_pgd(y[:, :5], A, ridge(1.0))
     with pytest.raises(UserError, match="not finite"):

@@ -200,10 +200,17 @@ class ConvexConvNet(ConvexNetwork):
         self.start_small()
 
     @classmethod
-    def patches(cls, channels: int = 3, size: int = 128, hidden: int = 256, head: int = 64) -> Self:
+    def patches(
+        cls,
+        channels: int = 3,
+        size: int = 128,
+        hidden: int = 256,
+        head: int = 64,
+        beta: float = 100.0,
+    ) -> Self:
         """Build the paper's network of 128 x 128 patches (7,235,713 weights), or a smaller one."""
         strides = (1, 2, 1, 2, 1, 2)
-        return cls(channels, size, hidden, strides, head, bias=True, beta=100.0, alpha=1e-6)
+        return cls(channels, size, hidden, strides, head, bias=True, beta=beta, alpha=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
         """Values ``(B,)`` at images ``(B, channels, size, size)``."""

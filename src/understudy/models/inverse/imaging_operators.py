@@ -60,6 +60,10 @@ class LinearOperator(ABC):
         r"""First guess of images; :math:`A^\top y` unless an operator knows better."""
         return self.adjoint(y)
 
+    def picture(self, y: Tensor) -> Tensor | None:
+        """Measurements as images ``(B, channels, height, width)``, where they are some."""
+        return y if len(self.measurement_shape) == 3 else None
+
     def normal(self, x: Tensor) -> Tensor:
         r""":math:`A^\top A x`."""
         return self.adjoint(self.apply(x))
@@ -334,6 +338,10 @@ class Radon(MatrixOperator):
         self.angles = tuple(float(a) for a in angles)
         super().__init__(_radon_matrix(size, self.angles), (1, size, size))
         self.sinogram_shape = (len(self.angles), size)
+
+    def picture(self, y: Tensor) -> Tensor:
+        """Sinograms ``(B, 1, angles, size)``."""
+        return y.reshape(-1, 1, *self.sinogram_shape)
 
     def start(self, y: Tensor) -> Tensor:
         """Filtered back-projection, by scikit-image."""

@@ -21,12 +21,17 @@ from understudy.models.inverse.named_operators import (
     read_measurement,
     shaped_measurement,
 )
+from understudy.models.inverse.patchwise import Patchwise
 from understudy.models.inverse.plug_and_play import (
     SCHEMES,
+    SPLITTINGS,
+    Interrupt,
     Listener,
-    Patchwise,
     Prox,
+    Reconstruction,
+    Splitting,
     data_scale,
+    pnp_pgd,
 )
 from understudy.models.inverse.prior_training import psnr
 
@@ -40,15 +45,21 @@ class Inverted:
     image, start : Tensor (channels, height, width)
         The result, and the first guess.
     true : Tensor (channels, height, width) or None
+    measurement : Tensor
+        As an image ``(channels, height, width)`` where it is one, else its values ``(m,)``.
+    found : Reconstruction
+        How the image was come by, with a batch of one.
     facts : dict
-        ``iterations``, ``residual``, ``misfit``, ``converged``, ``diverged``; where the clean image
-        is known ``psnr_start`` and ``psnr``; of pgd on images of the network's size
-        ``objective_rises``, the number of iterations that raised what it minimises.
+        ``iterations``, ``residual``, ``misfit``, ``converged``, ``diverged``, ``interrupted``;
+        where the clean image is known ``psnr_start`` and ``psnr``; of pgd on images of the
+        network's size ``objective_rises``, the number of iterations that raised what it minimises.
     """
 
     image: Tensor
     start: Tensor
     true: Tensor | None
+    measurement: Tensor
+    found: Reconstruction
     facts: dict[str, Any]
 
 
@@ -68,6 +79,7 @@ def invert_file(
     simulate: bool = False,
     seed: int = 0,
     listener: Listener | None = None,
+    interrupt: Interrupt = "raise",
 ) -> Inverted:
     r"""Reconstruct an image.
 
@@ -88,6 +100,8 @@ def invert_file(
         Between patches, for images larger than the network's.
     simulate : bool
         Measure the clean image first, with noise of `seed`.
+    listener, interrupt
+        See :func:`~understudy.models.inverse.plug_and_play.pnp_pgd`.
     """
     if scheme not in SCHEMES:
         raise UserError(
@@ -108,25 +122,34 @@ def invert_file(
     A = named_operator(operator, lpn.shape, image_shape=shape, measured=values.shape)
     prox = _prox(lpn, A, stride)
     y = shaped_measurement(values, A) if true is None else _measured(A, true, noise, seed)
-    options: dict[str, Any] = {"iterations": iterations, "tolerance": tolerance}
-    if scheme == "pgd":
-        options["step"] = step
-    else:
-        options |= {"rho": rho, "scale": _weight(rho, lpn.sigma, noise, scale)}
     start = A.start(y)
-    found = SCHEMES[scheme](y, A, prox, x0=start, listener=listener, **options)
+    watch: dict[str, Any] = {"x0": start, "listener": listener, "interrupt": interrupt}
+    if scheme == "pgd":
+        limits = {"iterations": iterations, "tolerance": tolerance}
+        found = pnp_pgd(y, A, prox, step=step, **limits, **watch)
+    else:
+        weight = _weight(rho, lpn.sigma, noise, scale)
+        settings = Splitting(rho, weight, iterations, tolerance)
+        found = SPLITTINGS[scheme](y, A, prox, settings, **watch)
+    picture = A.picture(y)
+    measured = y[0].flatten() if picture is None else picture[0]
+    return Inverted(found.x[0], start[0], true, measured, found, _facts(found, start, true))
+
+
+def _facts(found: Reconstruction, start: Tensor, true: Tensor | None) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "iterations": found.iterations,
         "residual": float(found.residuals[-1]),
         "misfit": float(found.misfits[-1]),
         "converged": bool(found.converged),
         "diverged": bool(found.diverged),
+        "interrupted": found.interrupted,
     }
     if found.rises is not None:
         facts["objective_rises"] = int(found.rises.sum())
     if true is not None:
         facts |= {"psnr_start": psnr(start, true[None]), "psnr": psnr(found.x, true[None])}
-    return Inverted(found.x[0], start[0], true, facts)
+    return facts
 
 
 def write_result(found: Inverted, path: str | Path) -> Path:

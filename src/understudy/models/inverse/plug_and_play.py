@@ -28,7 +28,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -74,6 +74,38 @@ class Moment:
 
 Listener = Callable[[Moment], None]
 
+Interrupt = Literal["raise", "return"]
+"""What Ctrl-C does: end the program as anywhere, or end the iteration and keep what is done."""
+
+
+@dataclass(frozen=True)
+class Splitting:
+    r"""Settings of the schemes that split the objective, ADMM and half-quadratic splitting.
+
+    Parameters
+    ----------
+    rho : float, positive
+        Of the augmented Lagrangian. It enters the step towards the data only.
+    scale : float, positive
+        s, the weight of the data. With noise of deviation :math:`\tau` and a network trained at
+        :math:`\sigma`, the density of a posterior is meant by
+        :math:`s = \rho\sigma^2 / 2\tau^2`, see :func:`data_scale`.
+    iterations : int
+        At most.
+    tolerance : float
+        Of the residual at which an image is done; all stop when all are.
+    """
+
+    rho: float = 0.1
+    scale: float = 0.5
+    iterations: int = 20
+    tolerance: float = 1e-4
+
+    def __post_init__(self) -> None:
+        _positive(self.rho, "rho")
+        _positive(self.scale, "the weight of the data")
+        _at_least_one(self.iterations)
+
 
 @dataclass(frozen=True)
 class Reconstruction:
@@ -91,6 +123,8 @@ class Reconstruction:
     converged : Tensor (B,) of bool
         Whether the last residual was within the tolerance.
     diverged : Tensor (B,) of bool
+    interrupted : bool
+        Whether Ctrl-C ended it.
     """
 
     x: Tensor
@@ -99,6 +133,7 @@ class Reconstruction:
     objectives: Tensor | None
     converged: Tensor
     diverged: Tensor
+    interrupted: bool = False
 
     @property
     def iterations(self) -> int:
@@ -124,6 +159,7 @@ def pnp_pgd(
     tolerance: float = 1e-4,
     x0: Tensor | None = None,
     listener: Listener | None = None,
+    interrupt: Interrupt = "raise",
 ) -> Reconstruction:
     r"""Reconstruct by proximal gradient descent.
 
@@ -134,20 +170,21 @@ def pnp_pgd(
     prox : callable (B, *image_shape) -> (B, *image_shape)
     step : float, positive, optional
         :math:`\eta`; 0.95 of the bound by default. The larger, the less weight has the prior.
-    iterations : int
-        At most.
-    tolerance : float
-        Of the residual at which an image is done; all stop when all are.
+    iterations, tolerance
+        See :class:`Splitting`.
     x0 : Tensor (B, *image_shape), optional
         Start; that of the operator by default.
     listener : callable (Moment) -> None, optional
+    interrupt : {"raise", "return"}
+        What Ctrl-C does; before the first iteration is done there is nothing to return.
 
     Warns
     -----
     UserWarning
         If the step is not below :math:`1/|A|^2`.
     """
-    y, x = _start(y, operator, x0, iterations)
+    _at_least_one(iterations)
+    y, x = _start(y, operator, x0)
     bound = 1.0 / max(operator.norm() ** 2, 1e-30)
     step = _BELOW_BOUND * bound if step is None else _positive(step, "the step")
     if step >= bound:
@@ -173,7 +210,7 @@ def pnp_pgd(
             data = 0.5 * (operator.apply(x) - y).flatten(1).square().sum(1)
             values.append(data + prior / step)
 
-    found = _iterate(y, operator, x, update, iterations, tolerance, listener, watch)
+    found = _iterate(y, operator, x, update, iterations, tolerance, listener, interrupt, watch)
     return _with_objectives(found, values)
 
 
@@ -181,31 +218,23 @@ def pnp_admm(
     y: Tensor,
     operator: LinearOperator,
     prox: Prox,
+    settings: Splitting | None = None,
     *,
-    rho: float = 0.1,
-    scale: float = 0.5,
-    iterations: int = 20,
-    tolerance: float = 1e-4,
     x0: Tensor | None = None,
     listener: Listener | None = None,
+    interrupt: Interrupt = "raise",
 ) -> Reconstruction:
-    r"""Reconstruct by alternating directions.
+    """Reconstruct by alternating directions.
 
     Parameters
     ----------
-    rho : float, positive
-        Of the augmented Lagrangian. It enters the step towards the data only.
-    scale : float, positive
-        s, the weight of the data. With noise of deviation :math:`\tau` and a network trained at
-        :math:`\sigma`, the density of a posterior is meant by
-        :math:`s = \rho\sigma^2 / 2\tau^2`, see :func:`data_scale`.
-
-    Notes
-    -----
-    Other parameters are those of :func:`pnp_pgd`.
+    y, operator, prox, x0, listener, interrupt
+        See :func:`pnp_pgd`.
+    settings : Splitting, optional
     """
-    y, x = _start(y, operator, x0, iterations)
-    solve = _towards_data(y, operator, rho, scale)
+    s = settings or Splitting()
+    y, x = _start(y, operator, x0)
+    solve = _towards_data(y, operator, s)
     u = torch.zeros_like(x)
     inner = x
 
@@ -215,32 +244,35 @@ def pnp_admm(
         u = u + inner - z
         return prox(inner + u)
 
-    return _iterate(y, operator, x, update, iterations, tolerance, listener)
+    return _iterate(y, operator, x, update, s.iterations, s.tolerance, listener, interrupt)
 
 
 def pnp_hqs(
     y: Tensor,
     operator: LinearOperator,
     prox: Prox,
+    settings: Splitting | None = None,
     *,
-    rho: float = 0.1,
-    scale: float = 0.5,
-    iterations: int = 20,
-    tolerance: float = 1e-4,
     x0: Tensor | None = None,
     listener: Listener | None = None,
+    interrupt: Interrupt = "raise",
 ) -> Reconstruction:
     """Reconstruct by half-quadratic splitting; the parameters are those of :func:`pnp_admm`."""
-    y, x = _start(y, operator, x0, iterations)
-    solve = _towards_data(y, operator, rho, scale)
-    return _iterate(y, operator, x, lambda z: prox(solve(z, z)), iterations, tolerance, listener)
+    s = settings or Splitting()
+    y, x = _start(y, operator, x0)
+    solve = _towards_data(y, operator, s)
+
+    def update(z: Tensor) -> Tensor:
+        return prox(solve(z, z))
+
+    return _iterate(y, operator, x, update, s.iterations, s.tolerance, listener, interrupt)
 
 
-SCHEMES: dict[str, Callable[..., Reconstruction]] = {
-    "pgd": pnp_pgd,
-    "admm": pnp_admm,
-    "hqs": pnp_hqs,
-}
+SPLITTINGS: dict[str, Callable[..., Reconstruction]] = {"admm": pnp_admm, "hqs": pnp_hqs}
+"""Schemes that take a :class:`Splitting`."""
+
+SCHEMES = ("pgd", *SPLITTINGS)
+"""Names of all schemes."""
 
 
 def data_scale(rho: float, sigma: float, noise: float) -> float:
@@ -259,53 +291,7 @@ def data_scale(rho: float, sigma: float, noise: float) -> float:
     return rho * sigma**2 / (2.0 * noise**2)
 
 
-class Patchwise:
-    """A proximal operator of small images on larger ones: overlapping patches, averaged.
-
-    Where all pixels are in as many patches, the average is the gradient of the sum of convex
-    functions of patches and thus a proximal operator too. At the sides, where patches are fewer, it
-    is one in a norm that weighs pixels by the number of their patches.
-
-    Parameters
-    ----------
-    prox : callable (B, channels, size, size) -> the same
-    size : int
-        Height and width of a patch.
-    stride : int
-        Between patches; the last of a row ends at the side.
-    """
-
-    def __init__(self, prox: Prox, size: int, stride: int) -> None:
-        if not 1 <= stride <= size:
-            raise UserError(f"the stride of patches must be in 1 to {size}, found {stride}")
-        self.prox, self.size, self.stride = prox, size, stride
-
-    @torch.no_grad()
-    def __call__(self, y: Tensor) -> Tensor:
-        """Denoise images ``(B, channels, height, width)``, no smaller than a patch."""
-        places = [self._places(n) for n in y.shape[2:]]
-        corners = [(r, c) for r in places[0] for c in places[1]]
-        n = self.size
-        patches = torch.cat([y[:, :, r : r + n, c : c + n] for r, c in corners])
-        total, count = torch.zeros_like(y), torch.zeros_like(y[:1, :1])
-        parts = torch.cat([self.prox(part) for part in patches.split(64)])
-        for (r, c), part in zip(corners, parts.chunk(len(corners)), strict=True):
-            total[:, :, r : r + n, c : c + n] += part
-            count[:, :, r : r + n, c : c + n] += 1.0
-        return total / count
-
-    def _places(self, n: int) -> list[int]:
-        if n < self.size:
-            raise UserError(f"an image of {n} points is smaller than the patch of {self.size}")
-        places = list(range(0, n - self.size + 1, self.stride))
-        return places if places[-1] == n - self.size else [*places, n - self.size]
-
-
-def _start(
-    y: Tensor, operator: LinearOperator, x0: Tensor | None, iterations: int
-) -> tuple[Tensor, Tensor]:
-    if iterations < 1:
-        raise UserError(f"at least 1 iteration is needed, found {iterations}")
+def _start(y: Tensor, operator: LinearOperator, x0: Tensor | None) -> tuple[Tensor, Tensor]:
     y = operator.checked_measurement(y)
     operator.check_adjoint()
     x = operator.start(y) if x0 is None else x0
@@ -315,11 +301,10 @@ def _start(
 
 
 def _towards_data(
-    y: Tensor, operator: LinearOperator, rho: float, scale: float
+    y: Tensor, operator: LinearOperator, settings: Splitting
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Minimiser of the data's and the quadratic term, by conjugate gradients from a start."""
-    _positive(rho, "rho")
-    _positive(scale, "the weight of the data")
+    rho, scale = settings.rho, settings.scale
     right = 2.0 * scale * operator.adjoint(y)
 
     def solve(near: Tensor, start: Tensor) -> Tensor:
@@ -339,33 +324,48 @@ def _iterate(
     iterations: int,
     tolerance: float,
     listener: Listener | None,
+    interrupt: Interrupt,
     watch: Callable[[Tensor], Any] = lambda x: None,
 ) -> Reconstruction:
     """Repeat the update until all images are done, and keep count of how it goes."""
-    residuals, misfits = [], []
+    residuals: list[Tensor] = []
+    misfits: list[Tensor] = []
     size = _norm(y).clamp_min(1e-30)
     limit = _DIVERGED * _norm(x).clamp_min(1.0)
     converged = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     diverged = torch.zeros_like(converged)
-    for k in range(iterations):
-        new = update(x)
-        diverged = diverged | ~(_norm(new) <= limit)
-        new = torch.where(_like(diverged, x), x, new)
-        residuals.append(_norm(new - x) / _norm(new).clamp_min(1e-30))
-        misfits.append(_norm(operator.apply(new) - y) / size)
-        x, converged = new, (residuals[-1] <= tolerance) & ~diverged
-        watch(x)
-        if listener is not None:
-            listener(Moment(k + 1, iterations, residuals[-1], misfits[-1], x))
-        if bool((converged | diverged).all()):
-            break
+    interrupted = False
+    try:
+        for k in range(iterations):
+            new = update(x)
+            diverged = diverged | ~(_norm(new) <= limit)
+            new = torch.where(_like(diverged, x), x, new)
+            misfits.append(_norm(operator.apply(new) - y) / size)
+            residuals.append(_norm(new - x) / _norm(new).clamp_min(1e-30))
+            x, converged = new, (residuals[-1] <= tolerance) & ~diverged
+            watch(x)
+            if listener is not None:
+                listener(Moment(k + 1, iterations, residuals[-1], misfits[-1], x))
+            if bool((converged | diverged).all()):
+                break
+    except KeyboardInterrupt:
+        if interrupt == "raise" or not residuals:
+            raise
+        interrupted = True
+    done = len(residuals)
     return Reconstruction(
-        x, torch.stack(residuals), torch.stack(misfits), None, converged, diverged
+        *(x, torch.stack(residuals), torch.stack(misfits[:done]), None),
+        *(converged, diverged, interrupted),
     )
 
 
 def _with_objectives(found: Reconstruction, values: list[Tensor]) -> Reconstruction:
     return replace(found, objectives=torch.stack(values)) if values else found
+
+
+def _at_least_one(iterations: int) -> None:
+    if iterations < 1:
+        raise UserError(f"at least 1 iteration is needed, found {iterations}")
 
 
 def _positive(value: float, what: str) -> float:
