@@ -13,6 +13,7 @@ from understudy.core.cost import (
     evaluating,
     inputs_of,
     latencies,
+    peak_bytes,
 )
 
 
@@ -70,3 +71,41 @@ def test_modules_are_told_with_what_they_are_given():
     assert torch.equal(given["0"][0], x)
     torch.testing.assert_close(given["2"][0], model[0](x).relu().detach())
     assert not model[0]._forward_pre_hooks
+
+
+def test_the_peak_is_that_of_tensors_that_are_there_at_once():
+    x = torch.ones(1000)
+
+    def three_at_once():
+        y = x + 1.0
+        z = y * 2.0
+        del y
+        return z - x
+
+    def two_after_another():
+        y = x + 1.0
+        del y
+        return x + 2.0
+
+    assert peak_bytes(three_at_once) == 2 * 4000
+    assert peak_bytes(two_after_another) == 4000
+
+
+def test_the_peak_of_a_step_of_training_counts_what_is_kept_and_not_what_was_there():
+    """Of L layers with sigmoids between them: each output is kept, and two gradients at once."""
+    wide = nn.Sequential(*[part for _ in range(6) for part in (nn.Linear(64, 64), nn.Sigmoid())])
+    u = torch.randn(1000, 64)
+
+    def step():
+        wide.zero_grad(set_to_none=False)
+        wide(u).sum().backward()
+
+    field, gradients = 4 * u.numel(), 4 * count_parameters(wide)
+    found = peak_bytes(step, wide)
+    assert 6 * field <= found <= 10 * field + 2 * gradients
+    assert peak_bytes(lambda: wide(u), wide) > peak_bytes(lambda: _still(wide, u), wide)
+
+
+@torch.no_grad()
+def _still(model, u):
+    return model(u)

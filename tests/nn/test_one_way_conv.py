@@ -12,17 +12,15 @@ from torch import nn
 from understudy.core.errors import UserError
 from understudy.nn.canonical import compose, decompose
 from understudy.nn.one_way_conv import (
-    MODES,
     ONE_WAY,
-    PADDINGS,
     OneWayConv1d,
     OneWayConv2d,
     OneWayConv3d,
     OneWayConvTranspose1d,
     OneWayConvTranspose2d,
     OneWayConvTranspose3d,
-    largest_rank,
 )
+from understudy.nn.one_way_filters import MODES, PADDINGS, WAYS, largest_rank
 
 FORWARD = {1: OneWayConv1d, 2: OneWayConv2d, 3: OneWayConv3d}
 TRANSPOSED = {1: OneWayConvTranspose1d, 2: OneWayConvTranspose2d, 3: OneWayConvTranspose3d}
@@ -61,8 +59,8 @@ def test_filters_do_what_the_dense_convolution_of_their_kernel_does(data: st.Dat
     x = torch.randn(2, layer.in_channels, *each(data, dims, 8, 10), dtype=torch.float64)
     dense, filters = filled(layer).to_dense(), layer
     torch.testing.assert_close(filters(x), dense(x))
-    filters.composed = True
-    torch.testing.assert_close(filters(x), dense(x))
+    for filters.way in WAYS:
+        torch.testing.assert_close(filters(x), dense(x))
 
 
 @given(data=st.data())
@@ -88,8 +86,81 @@ def test_transposed_filters_do_what_the_dense_one_does(data: st.DataObject) -> N
     # PyTorch wants an output padding below its stride or dilation, along one axis as along all
     assume(all(m < max(s, 1) or m < d for m, s, d in zip(more, stride, dilation, strict=True)))
     torch.testing.assert_close(filters(x), dense(x))
-    filters.composed = True
-    torch.testing.assert_close(filters(x), dense(x))
+    for filters.way in WAYS:
+        torch.testing.assert_close(filters(x), dense(x))
+
+
+def bytes_kept(layer: nn.Module, x: torch.Tensor) -> int:
+    """Bytes that autograd keeps of a call, without the layer's own weights."""
+    own = {p.untyped_storage().data_ptr() for p in layer.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(t: torch.Tensor) -> torch.Tensor:
+        kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        out = layer(x)
+    del out
+    return sum(n for place, n in kept.items() if place not in own)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", [OneWayConv2d, OneWayConvTranspose2d])
+def test_gradients_are_the_same_in_every_way(kind: type, mode: str) -> None:
+    torch.manual_seed(0)
+    layer = filled(kind(3, 4, (3, 5), rank=2, mode=mode, padding=1, stride=(2, 1)))
+    x = torch.randn(2, 3, 9, 8, dtype=torch.float64, requires_grad=True)
+    found = []
+    for layer.way in WAYS:
+        out = layer(x).square().sum()
+        first = torch.autograd.grad(out, [x, *layer.parameters()], create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), [*layer.parameters()])
+        found.append([*first, *second])
+    for other in found[1:]:
+        for one, two in zip(found[0], other, strict=True):
+            torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_recomputed_or_composed_keeps_what_a_dense_layer_keeps(mode: str) -> None:
+    layer = OneWayConv2d(8, 8, 5, rank=2, mode=mode, padding=2)
+    x = torch.randn(4, 8, 24, 24, requires_grad=True)
+    field = x.numel() * 4
+    kept = {}
+    for layer.way in ("chain", "recomputed", "composed"):
+        kept[layer.way] = bytes_kept(layer, x)
+    assert bytes_kept(layer.to_dense(), x) == kept["recomputed"] == field
+    assert field <= kept["composed"] < 1.3 * field
+    assert kept["chain"] > 1.2 * field
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel", "mode", "rank", "recomputed"),
+    [
+        (32, 5, "per_filter", 1, True),
+        (32, 5, "per_filter", 2, True),
+        (32, 5, "per_filter", 4, False),
+        (32, 3, "per_filter", 2, False),
+        (32, 7, "per_filter", 4, True),
+        (16, 5, "per_filter", 2, False),
+        (32, 5, "shared", 64, True),
+        (32, 5, "spatial", 1, True),
+        (32, 3, "spatial", 2, False),
+    ],
+)
+def test_what_is_recomputed_is_chosen_by_size(channels, kernel, mode, rank, recomputed) -> None:
+    layer = OneWayConv2d(channels, channels, kernel, rank=rank, mode=mode)
+    assert layer.recomputing_is_faster() == recomputed
+    x = torch.randn(1, channels, 12, 12, requires_grad=True)
+    kernels = []
+    layer.kernel = lambda f=layer.kernel: kernels.append(1) or f()
+    layer(x)
+    assert bool(kernels) != recomputed
+    with torch.no_grad():
+        layer(x)
+    layer.eval()(x)
+    assert len(kernels) == (not recomputed)
 
 
 @pytest.mark.parametrize("kernel", [4, 5])

@@ -6,6 +6,7 @@ import torch
 
 from understudy.core.cost import count_parameters
 from understudy.models.operators.one_step import OneStepModel
+from understudy.nn.one_way_network import set_way
 from understudy.reproduce import Scale
 from understudy.reproduce import wave_cnn_compression as reproduction
 
@@ -95,8 +96,16 @@ def test_few_runs_are_trained_on_to_the_last_step_without_validation(runs):
     torch.testing.assert_close(fit.model._fields.scale, seen._fields.scale)
 
 
-def test_what_training_keeps_grows_with_the_chain():
-    own, kept = reproduction._training_bytes(reproduction._dense(SMOKE), SMOKE)
-    assert own == 16 * count_parameters(reproduction._dense(SMOKE))
-    less, more = reproduction._training_bytes(reproduction._one_way(SMOKE, 1), SMOKE)
-    assert less < own and more > kept > 0
+def test_what_training_keeps_grows_with_a_chain_and_not_with_what_is_recomputed_or_composed():
+    dense = reproduction._dense(SMOKE)
+    own, kept, most = reproduction._training_bytes(dense, SMOKE)
+    assert own == 16 * count_parameters(dense)
+    ways = {
+        way: reproduction._training_bytes(set_way(reproduction._one_way(SMOKE, 1), way), SMOKE)
+        for way in ("chain", "recomputed", "composed")
+    }
+    assert all(less < own for less, _, _ in ways.values())
+    assert ways["chain"][1] > kept and ways["chain"][2] > most
+    assert ways["recomputed"][1] == kept > 0
+    assert kept <= ways["composed"][1] < 1.4 * kept
+    assert all(many > held for _, held, many in ways.values())

@@ -1,7 +1,7 @@
 """A-priori compression of convolutional networks (Boukraichi et al. 2023, arXiv 2304.04964).
 
 A network is compressed *before* it is trained: its convolutions are rewritten as products of
-one-way filters (:mod:`understudy.nn.one_way_conv`), whose factors are what is then learnt, so that
+one-way filters (:mod:`understudy.nn.one_way_filters`), whose factors are what is then learnt, so that
 no dense kernel is ever stored, trained or decomposed. Compression *a posteriori*, which decomposes
 the kernels of a trained network, is here for comparison and for networks that cannot be trained
 again.
@@ -23,7 +23,7 @@ from understudy.models.operators.field_map import FieldMap
 from understudy.models.operators.network import FieldNetwork
 from understudy.models.operators.one_step import LearnedStepper, OneStepModel
 from understudy.models.operators.one_way import OneWayNetwork
-from understudy.nn.one_way_conv import Mode
+from understudy.nn.one_way_filters import Mode
 from understudy.nn.one_way_network import OneWayPlan, Start, one_way
 
 Operator = TypeVar("Operator", bound=LearnedStepper | FieldMap)
@@ -114,7 +114,7 @@ def compress_a_priori(
     rank : int
         Terms of each kernel; 1 is the paper's basic layer.
     mode : {"per_filter", "shared", "spatial"}
-        See :mod:`understudy.nn.one_way_conv`.
+        See :mod:`understudy.nn.one_way_filters`.
     skip : sequence of str
         Convolutions to leave: ``"first"``, ``"last"``, or names, ``*`` for any part of one.
     min_kernel : int

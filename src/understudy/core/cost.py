@@ -5,18 +5,22 @@ channels has :math:`O\,C\prod_d k_d` of them at each point of its output (of its
 transposed), divided by its groups. They are counted while the network runs, so that what it
 computes from its inputs' sizes is seen; element by element work, Fourier transforms and sums are
 not counted. Time is measured, and need not follow them: work that waits for memory has few.
+Memory is that of tensors as they come and go, without what a kernel needs for itself.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -58,6 +62,57 @@ def count_macs(module: nn.Module, *inputs: Any) -> int:
     with evaluating(module), FlopCounterMode(display=False) as counter:
         module(*inputs)
     return int(counter.get_total_flops()) // 2
+
+
+def peak_bytes(call: Callable[[], Any], *modules: nn.Module) -> int:
+    """Most bytes of tensors that a call makes and has at once.
+
+    Parameters
+    ----------
+    call : callable () -> anything
+        It is made twice: what is made by the first only, such as gradients, is not new.
+    modules : nn.Module
+        Their parameters and buffers were there before.
+    """
+    call()
+    with _Alive(modules) as alive:
+        call()
+    return alive.most
+
+
+class _Alive(TorchDispatchMode):
+    """Bytes of the tensors that operations give, until they are gone."""
+
+    def __init__(self, before: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.known: dict[int, int] = {}
+        for module in before:
+            for t in (*module.parameters(), *module.buffers()):
+                self._know(t.untyped_storage(), 0)
+                if t.grad is not None:
+                    self._know(t.grad.untyped_storage(), 0)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for t in tree_leaves(out):
+            if isinstance(t, Tensor):
+                self._see(t.untyped_storage())
+        return out
+
+    def _see(self, storage: Any) -> None:
+        if storage._cdata not in self.known:
+            self._know(storage, storage.nbytes())
+            self.most = max(self.most, self.now)
+
+    def _know(self, storage: Any, size: int) -> None:
+        if storage._cdata not in self.known:
+            self.known[storage._cdata] = size
+            self.now += size
+            weakref.finalize(storage, self._gone, storage._cdata)
+
+    def _gone(self, place: int) -> None:
+        self.now -= self.known.pop(place)
 
 
 def latencies(

@@ -18,7 +18,8 @@ from torch import nn
 from understudy.core.convert import Swap, layers, swap
 from understudy.core.cost import count_parameters
 from understudy.core.errors import UserError
-from understudy.nn.one_way_conv import MODES, ONE_WAY, Mode, OneWay
+from understudy.nn.one_way_conv import ONE_WAY, OneWay
+from understudy.nn.one_way_filters import MODES, WAYS, Mode, OneWayFilters, Way
 
 Start: TypeAlias = Literal["fresh", "truncated"]
 
@@ -32,7 +33,7 @@ class OneWayPlan:
     rank : int
         Terms R of a kernel.
     mode : {"per_filter", "shared", "spatial"}
-        See :mod:`understudy.nn.one_way_conv`.
+        See :mod:`understudy.nn.one_way_filters`.
     skip : tuple of str
         Names of convolutions that stay, with ``*`` for any part; ``"first"`` and ``"last"`` are
         the ends of the network, which stay by default.
@@ -149,19 +150,29 @@ def densified(model: nn.Module) -> nn.Module:
     return swap(model, names, lambda _, filters: filters.to_dense())[0]  # type: ignore[operator]
 
 
-def composing(model: nn.Module, composed: bool = True) -> nn.Module:
-    """Let all one-way filters of a network compose their kernels, or not; the same network."""
+def set_way(model: nn.Module, way: Way) -> nn.Module:
+    """Let all one-way filters of a network be computed in a way; the same network and function.
+
+    Parameters
+    ----------
+    model : nn.Module
+        It is changed, and returned.
+    way : {"auto", "chain", "recomputed", "composed"}
+        See :mod:`understudy.nn.one_way_filters`.
+    """
+    if way not in WAYS:
+        raise UserError(f"way must be one of {', '.join(WAYS)}, found {way!r}")
     for module in model.modules():
-        if isinstance(module, tuple(ONE_WAY.values())):
-            module.composed = composed  # type: ignore[assignment]
+        if isinstance(module, OneWayFilters):
+            module.way = way
     return model
 
 
 def balanced(model: nn.Module) -> nn.Module:
     """Make the factors of all one-way filters equally long; the same network and function."""
     for module in model.modules():
-        if isinstance(module, tuple(ONE_WAY.values())):
-            module.balance()  # type: ignore[operator]
+        if isinstance(module, OneWayFilters):
+            module.balance()
     return model
 
 

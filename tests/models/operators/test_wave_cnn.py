@@ -12,7 +12,7 @@ from understudy.models.operators.one_way import OneWayNetwork
 from understudy.models.operators.training import Training
 from understudy.models.operators.wave_cnn import WaveCNN
 from understudy.nn.one_way_conv import ONE_WAY
-from understudy.nn.one_way_network import OneWayPlan, balanced, composing, densified
+from understudy.nn.one_way_network import OneWayPlan, balanced, densified, set_way
 
 
 def shaken(network: torch.nn.Module) -> torch.nn.Module:
@@ -112,13 +112,16 @@ def test_truncation_loses_nothing_of_kernels_of_one_term_and_something_of_others
     )
 
 
-def test_dense_again_composing_or_balanced_it_is_the_same_function() -> None:
+def test_dense_again_composed_or_balanced_it_is_the_same_function() -> None:
     network = shaken(OneWayNetwork(WaveCNN(2, 2, channels=6), OneWayPlan(2))).double()
     u = torch.randn(2, 2, 12, 12).double()
     expected = network(u)
     torch.testing.assert_close(densified(network)(u), expected)
     torch.testing.assert_close(balanced(network)(u), expected)
-    torch.testing.assert_close(composing(network)(u), expected)
+    for way in ("chain", "recomputed", "composed"):
+        torch.testing.assert_close(set_way(network, way)(u), expected)
+    with pytest.raises(UserError, match="way must be one of auto, chain"):
+        set_way(network, "fused")
 
 
 def test_names_are_skipped_and_unknown_ones_refused() -> None:
