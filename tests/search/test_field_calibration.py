@@ -8,7 +8,8 @@ import torch
 
 from understudy.cli.app import run
 from understudy.core.errors import UserError
-from understudy.models.operators.dgno import DeepGenerativeNeuralOperator, PIMultiONet
+from understudy.models.operators.dgno import DeepGenerativeNeuralOperator
+from understudy.models.operators.residual_operator import PIMultiONet
 from understudy.models.operators.training import Training
 from understudy.models.operators.weak_residual import WeakResidual
 from understudy.report.field_calibration import write_field_report
@@ -49,6 +50,28 @@ def test_a_field_is_inferred_that_explains_the_readings(operator, table):
     # the first axis is x: rows go through y first
     assert cells["x"].iloc[0] == cells["x"].iloc[1] and cells["y"].iloc[0] < cells["y"].iloc[1]
     assert cells["mean"].iloc[1] == pytest.approx(float(found.mean[0, 1]))
+
+
+def test_a_continuous_field_is_told_by_its_range_and_deviation(tmp_path):
+    torch.manual_seed(0)
+    runs = pd.DataFrame({"seed": range(12)})
+    fields = Darcy(15, "cosines").inputs(runs)["coefficient"].unsqueeze(1)
+    made = DeepGenerativeNeuralOperator(
+        (15, 15), 4, [8, 8], residual=RESIDUAL, likelihood="gaussian"
+    )
+    made.fit(fields, Training(steps=30, batch_size=8, learning_rate=5e-3))
+    x = torch.rand(20, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    rows = pd.DataFrame({"x": x[:, 0], "y": x[:, 1], "u": made.solution(fields[:1], x)[0]})
+    found = calibrate_field(made, read_sensors(rows), 0.002, "map")
+    low, high = found.range
+    assert found.phases is None and low < float(found.mean.mean()) < high
+    assert found.decided == 1.0  # one field alone, with the deviation of a cell
+    page = write_field_report(found, tmp_path / "field.html", source="a", model="b").read_text()
+    assert "below a tenth of the mean" in page
+    made.save(tmp_path / "smooth.us")
+    rows.to_csv(tmp_path / "rows.csv")
+    arguments = [str(tmp_path / "smooth.us"), str(tmp_path / "rows.csv")]
+    assert run(["calibrate", *arguments, "--noise", "0.002", "--method", "map"]) == 0
 
 
 def test_readings_that_no_field_explains_are_warned_of(operator, table):

@@ -98,11 +98,17 @@ def calibrate(
     if file is not None:
         file = writable(file, "--chains-file", others=(model, measurement, prior))
     import understudy
+    from understudy.search.calibrate import (
+        FieldPrior,
+        read_measurement,
+        simulation_based_calibration,
+    )
     from understudy.search.calibrate import calibrate as infer
-    from understudy.search.calibrate import read_measurement, simulation_based_calibration
     from understudy.search.priors import read_priors
 
     priors = read_priors(prior)
+    if priors.density is not None and check:
+        raise UserError("--check draws from priors of single parameters, not from a [field]")
     table = understudy.read_table(measurement)
     of, y = read_measurement(_surrogate(model), table, list(priors.parameters))
     listener = None if quiet or json else _Said()
@@ -110,6 +116,7 @@ def calibrate(
         *(of, y, priors.parameters, priors.noise, chains, burn_in, samples, seed),
         file=file,
         listener=listener,
+        log_prior=priors.density and FieldPrior.load(priors.density, len(priors.parameters)),
     )
     ranks = None
     if check:
@@ -186,10 +193,13 @@ def _tell_field(
         }
         print_json(record)
     elif not quiet:
-        low, high = found.posterior.operator.phases
-        share = float((found.mean - low).mean()) / (high - low)
-        say(f"{percent(share)} of the field is {high:g}, the rest {low:g}, in the mean")
-        say(f"{percent(found.decided)} of the cells are decided: one phase has 95 % of the chance")
+        low, high = found.range
+        if found.phases is None:
+            say(f"the field goes from {low:.4g} to {high:.4g} in the mean")
+        else:
+            share = float((found.mean - low).mean()) / (high - low)
+            say(f"{percent(share)} of the field is {high:g}, the rest {low:g}, in the mean")
+        say(f"{percent(found.decided)} of the cells are decided: {found.criterion}")
         say(f"{percent(found.explained)} of the readings are within their 90 % intervals")
         for text in found.warnings():
             say(f"warning: {text}", stderr=True)

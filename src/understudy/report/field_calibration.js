@@ -27,9 +27,9 @@
   }
 
   Drawing.show(() => {
-    const [low, high] = data.phases;
+    const [low, high] = data.range;
     field("mean", low, high);
-    field("sd", 0, (high - low) / 2);
+    field("sd", 0, data.sd_most);
     readings();
   });
 })();

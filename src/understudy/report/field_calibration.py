@@ -43,16 +43,20 @@ def write_field_report(
         "noise": found.noise,
         "explained": found.explained,
         "decided": found.decided,
+        "criterion": found.criterion,
         "warnings": found.warnings(),
         "method": _METHODS[found.posterior.method],
         "draws": found.posterior.z.shape[1],
     }
+    low, high = found.range
+    most = float(found.sd.max()) if found.phases is None else (high - low) / 2
     x, y = found.sensors.x.unbind(1)
     data: dict[str, Any] = {
         "axes": [rounded(axis) for axis in found.posterior.operator.grid.axes()],
         "mean": [rounded(row, 4) for row in found.mean.T],
         "sd": [rounded(row, 4) for row in found.sd.T],
-        "phases": list(found.posterior.operator.phases),
+        "range": list(found.range),
+        "sd_most": most,
         "sensors": {"x": rounded(x), "y": rounded(y)},
         "measured": rounded(found.sensors.y, 5),
         "predicted": rounded(found.predicted, 5),

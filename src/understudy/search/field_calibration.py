@@ -19,11 +19,9 @@ from torch import Tensor
 
 from understudy.core.errors import UserError
 from understudy.core.space import nearest
-from understudy.models.operators.dgno import (
-    DeepGenerativeNeuralOperator,
-    LatentPosterior,
-    Method,
-)
+from understudy.models.operators.dgno import DeepGenerativeNeuralOperator
+from understudy.models.operators.latent_posterior import LatentPosterior, Method
+from understudy.models.operators.media import TwoPhase
 from understudy.sample import diagnose
 
 _VALUES = ("u", "pressure")
@@ -105,11 +103,35 @@ class FieldCalibration:
         return float(((self.sensors.y - self.predicted).abs() <= 1.645 * sd).double().mean())
 
     @property
+    def phases(self) -> tuple[float, float] | None:
+        """The two values of the coefficient; None of a continuous one."""
+        medium = self.posterior.operator.medium
+        return (medium.low, medium.high) if isinstance(medium, TwoPhase) else None
+
+    @property
     def decided(self) -> float:
-        """Share of cells of which one phase has 95 % of the chance."""
-        low, high = self.posterior.operator.phases
+        """Share of cells that are known.
+
+        Those of which one phase has 95 % of the chance, or, of a continuous coefficient, of which
+        the deviation is below a tenth of the mean.
+        """
+        if self.phases is None:
+            return float((self.sd < 0.1 * self.mean).double().mean())
+        low, high = self.phases
         chance = (self.mean - low) / (high - low)
         return float(((chance <= 0.05) | (chance >= 0.95)).double().mean())
+
+    @property
+    def criterion(self) -> str:
+        """When a cell is decided, in words."""
+        if self.phases is None:
+            return "the deviation is below a tenth of the mean"
+        return "one phase has 95 % of the chance"
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The two phases, or the least and the largest mean of a cell."""
+        return self.phases or (float(self.mean.min()), float(self.mean.max()))
 
     @property
     def r_hat(self) -> float:

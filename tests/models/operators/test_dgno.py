@@ -8,13 +8,20 @@ import torch
 
 from understudy.core.errors import UserError
 from understudy.core.field_metrics import relative_l2
-from understudy.models.operators.dgno import (
-    DeepGenerativeNeuralOperator,
+from understudy.models.operators.dgno import DeepGenerativeNeuralOperator
+from understudy.models.operators.generative_fields import (
     FieldEncoder,
+    PointwiseFields,
+    Solutions,
+    VariationalEncoder,
+    bubble,
+    log_prior,
+)
+from understudy.models.operators.media import Continuous
+from understudy.models.operators.residual_operator import (
+    DifferenceDeepONet,
     PIDeepONet,
     PIMultiONet,
-    Solutions,
-    bubble,
 )
 from understudy.models.operators.stored import load_operator
 from understudy.models.operators.training import Training
@@ -25,8 +32,8 @@ POINTS = 15
 RESIDUAL = WeakResidual(10.0, 0.02, 40, 5)
 
 
-def media(seeds):
-    darcy = Darcy(POINTS, "two-phase", source=10.0, refine=3)
+def media(seeds, medium="two-phase"):
+    darcy = Darcy(POINTS, medium, source=10.0, refine=3)
     runs = pd.DataFrame({"seed": list(seeds)})
     return darcy.inputs(runs)["coefficient"].unsqueeze(1), darcy.fields(runs)[:, 0]
 
@@ -116,10 +123,9 @@ def test_precisions_make_the_residuals_of_training_fields_of_size_one(trained):
     assert float(mismatch) == pytest.approx(1.0, rel=1e-3)
 
 
-def test_the_prior_of_z_is_that_of_uniform_vectors(trained):
-    target = _target(trained)
+def test_the_prior_of_z_is_that_of_uniform_vectors():
     z = torch.linspace(-12, 12, 4001, dtype=torch.float64)[:, None]
-    density = 0.5 * target.prior(z).exp()
+    density = log_prior(z).exp()
     assert float(torch.trapezoid(density, z[:, 0])) == pytest.approx(1.0, abs=1e-6)
     inner = z[:, 0].abs() <= math.atanh(0.5)
     share = float(torch.trapezoid(density[inner], z[inner, 0]))
@@ -188,16 +194,12 @@ def test_it_comes_back_from_its_file(kind, trained, tmp_path):
     again = load_operator(operator.save(tmp_path / "darcy.us"))
     assert type(again) is kind
     assert torch.equal(again.predict(a), operator.predict(a))
-    assert again.residual == operator.residual and again.phases == operator.phases
+    assert again.residual == operator.residual and again.medium == operator.medium
     if kind is DeepGenerativeNeuralOperator:
         x, y = torch.tensor([[0.3, 0.4]]), torch.tensor([0.05])
         options = {"chains": 1, "steps": 3}
         first, second = (each.infer(y, x, 0.1, **options).z for each in (again, trained))
         assert torch.equal(first, second)
-
-
-def _target(operator):
-    return operator._target(torch.tensor([0.1]), torch.tensor([[0.5, 0.5]]), 0.1, 1, 10, 0)
 
 
 @pytest.mark.parametrize(
@@ -241,3 +243,143 @@ def test_fields_of_another_grid_are_refused(trained):
 def test_phases_must_rise():
     with pytest.raises(UserError, match="two rising positive numbers"):
         untrained(phases=(10.0, 5.0))
+    with pytest.raises(UserError, match="has no phases; leave them out"):
+        untrained(phases=(5.0, 10.0), likelihood="gaussian")
+
+
+# -- continuous coefficients, variational encoders, the paper's comparison -------------------------
+
+
+def soap(steps):
+    settings = {"clip_norm": None, "ema_decay": 0.9, "optimizer": "soap"}
+    return Training(steps=steps, batch_size=8, learning_rate=1e-2, **settings)
+
+
+@pytest.fixture(scope="module")
+def smooth():
+    """Operator of few steps of a smooth coefficient."""
+    a, _ = media(range(24), "cosines")
+    return untrained(likelihood="gaussian", data_weight=5.0).fit(a, soap(200))
+
+
+def test_a_smooth_coefficient_has_no_flux_and_its_units_are_those_of_training(smooth):
+    a, _ = media(range(24), "cosines")
+    assert not smooth.network.flux and smooth.precisions.shape == (1,)
+    scaled = smooth._scaled(a)
+    assert float(scaled.mean()) == pytest.approx(0.0, abs=1e-5)
+    assert float(scaled.std(correction=0)) == pytest.approx(1.0, rel=1e-4)
+
+
+def test_of_a_smooth_coefficient_it_learns_to_solve_and_to_decode(smooth):
+    a, u = media(range(24), "cosines")
+    assert float(relative_l2(smooth.predict(a), u).mean()) < 0.15
+    decoded = smooth.decode(smooth.encode(a)).unsqueeze(1)
+    plain = (a - a.mean()).norm()
+    assert float((decoded - a).norm()) < 0.9 * float(plain)
+
+
+@pytest.mark.slow
+def test_of_a_smooth_coefficient_it_learns_more_than_the_mean_solution():
+    a, u = media(range(60), "cosines")
+    operator = untrained(likelihood="gaussian", latent_dim=12, hidden=[24, 24, 24])
+    operator.fit(a[:40], soap(500))
+    known, plain = operator.predict(a[40:]), u.mean(0, keepdim=True).expand(20, -1, -1, -1)
+    errors = [float(relative_l2(each, u[40:]).mean()) for each in (known, plain)]
+    assert errors[0] < 0.6 * errors[1]
+
+
+def test_codes_of_a_smooth_coefficient_improve_by_the_loss_alone(smooth):
+    a, _ = media([40, 41], "cosines")
+    before, after = (smooth.encode(a, steps=steps) for steps in (0, 40))
+    x = RESIDUAL.draw(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        losses = [
+            smooth.residual.by_field(smooth._squares(smooth._scaled(a), beta, x))
+            + smooth.data_weight * smooth._misfit(smooth._scaled(a), beta)
+            for beta in (before, after)
+        ]
+    assert bool((losses[1] < losses[0]).all())
+
+
+@pytest.mark.parametrize("method", ["map", "vi"])
+def test_a_smooth_coefficient_is_inferred_with_a_deviation(smooth, method):
+    a, _ = media([30], "cosines")
+    x = torch.rand(60, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    y = smooth.solution(a, x)
+    found = smooth.infer(y, x, 0.003, method, chains=1, samples=30, steps=60)
+    off = (found.solution(x).mean(1) - y).square().mean().sqrt()
+    assert float(off) < 0.009
+    own = float(smooth.medium.scale) / POINTS
+    assert bool((found.std > 0.99 * own).all())
+    lower, upper = found.interval(0.9)
+    assert bool((lower <= upper).all())
+    with pytest.raises(UserError, match="has no phases"):
+        smooth.probability(found.beta[0])
+
+
+def test_an_operator_of_smooth_coefficients_comes_back_from_its_file(smooth, tmp_path):
+    a, _ = media([5, 6], "cosines")
+    again = load_operator(smooth.save(tmp_path / "smooth.us"))
+    assert isinstance(again.medium, Continuous) and again.medium == smooth.medium
+    assert again.data_weight == smooth.data_weight
+    assert torch.equal(again.predict(a), smooth.predict(a))
+
+
+def test_a_coefficient_that_is_not_positive_is_refused(smooth):
+    a, _ = media([5], "cosines")
+    with pytest.raises(UserError, match="must be positive, found -1"):
+        smooth.predict(a - a.min() - 1.0)
+
+
+def test_divergences_of_a_variational_encoder_are_those_of_quadrature():
+    torch.manual_seed(0)
+    encoder = VariationalEncoder((15, 15), 1)
+    a = torch.randn(1, 1, 15, 15)
+    with torch.no_grad():
+        found = encoder.draw(a.expand(4000, -1, -1, -1), torch.randn(4000, 1))[1].mean()
+        mean, sd = float(encoder(a)), float((0.5 * encoder.log_variance(a)).exp())
+    z = torch.linspace(mean - 8 * sd, mean + 8 * sd, 4001, dtype=torch.float64)[:, None]
+    q = torch.distributions.Normal(mean, sd)
+    integrand = q.log_prob(z[:, 0]).exp() * (q.log_prob(z[:, 0]) - log_prior(z))
+    assert float(found) == pytest.approx(float(torch.trapezoid(integrand, z[:, 0])), abs=5e-3)
+
+
+def test_a_variational_operator_learns_and_comes_back(tmp_path):
+    a, _ = media(range(24))
+    operator = untrained(variational=True)
+    before = operator.network.encoder.log_variance(operator._scaled(a)).mean()
+    plan = Training(steps=120, batch_size=8, learning_rate=5e-3, clip_norm=None, ema_decay=0.9)
+    operator.fit(a, plan)
+    after = operator.network.encoder.log_variance(operator._scaled(a)).mean()
+    assert float(after) > float(before)  # the prior pulls points apart
+    again = load_operator(operator.save(tmp_path / "darcy.us"))
+    assert torch.equal(again.predict(a), operator.predict(a))
+
+
+def test_the_deeponet_of_the_comparison_has_as_many_weights_as_that_of_the_paper():
+    assert sum(p.numel() for p in PointwiseFields((29, 29)).parameters()) == 190_337
+
+
+def test_differences_of_a_polynomial_leave_no_residual():
+    # u = x (1 - x) y, K = 1 + x: -div(K grad u) = -((1 + x) (1 - 2x))' y = (1 + 4x) y
+    operator = DifferenceDeepONet((POINTS, POINTS), 8, 2, source=0.0)
+    x, y = operator.grid.axes()
+    x, y = x[:, None], y[None, :]
+    K, u = (1 + x).expand(POINTS, POINTS)[None], (x * (1 - x) * y)[None]
+    u_x, u_y = operator._slopes(u)
+    inner = K[:, 1:-1, 1:-1]
+    left = operator._slopes(inner * u_x)[0] + operator._slopes(inner * u_y)[1]
+    torch.testing.assert_close(left, -((1 + 4 * x) * y)[None, 2:-2, 2:-2])
+    assert float(operator._differences(K, u)) == pytest.approx(float(left.norm()))
+
+
+def test_the_deeponet_of_the_comparison_trains_and_comes_back(tmp_path):
+    a, _ = media(range(16))
+    torch.manual_seed(0)
+    operator = DifferenceDeepONet((POINTS, POINTS), 16, 2)
+    scaled = operator._scaled(a)
+    before = float(operator._loss(scaled, torch.Generator()).detach())
+    operator.fit(a, Training(steps=60, batch_size=8, learning_rate=5e-3))
+    assert float(operator._loss(scaled, torch.Generator()).detach()) < before
+    again = load_operator(operator.save(tmp_path / "fd.us"))
+    assert torch.equal(again.predict(a), operator.predict(a))

@@ -11,6 +11,7 @@ from understudy.models.operators.multionet import (
     ACTIVATIONS,
     FieldMultiONet,
     MultiONet,
+    VectorMultiONet,
     cell_points,
 )
 from understudy.models.operators.training import Training
@@ -59,6 +60,22 @@ def test_with_the_last_layer_alone_it_is_a_deeponet():
     torch.testing.assert_close(whole(x, beta), last(x, beta))
 
 
+def test_several_outputs_are_weighed_sums_over_the_numbers_of_the_vector():
+    torch.manual_seed(0)
+    network = VectorMultiONet(2, 5, 3, [7, 7]).double()
+    x, beta = torch.rand(4, 2).double(), torch.randn(6, 5).double()
+
+    def act(z):
+        return torch.tanh(torch.sin(torch.pi * (z + 1))) + z
+
+    t, g = act(network.x_net[0](x)), act(network.latent_net[0](beta[..., None]))
+    total = torch.zeros(6, 4, 5).double()
+    for k in range(2):
+        t, g = act(network.x_net[k + 1](t)), act(network.latent_net[k + 1](g))
+        total += torch.einsum("nh,bmh->bnm", t, g)
+    torch.testing.assert_close(network(x, beta), network.out(total / 2).mT)
+
+
 def test_it_starts_from_zero():
     assert not MultiONet(2, 3, [4])(torch.rand(5, 2), torch.randn(2, 3)).any()
 
@@ -105,6 +122,21 @@ def test_as_a_map_of_fields_it_learns_and_is_kept(tmp_path):
     assert float(error) < 0.2
     again = FieldMap.load(model.save(tmp_path / "map.us"))
     torch.testing.assert_close(again.predict(x), model.predict(x))
+
+
+def test_one_network_gives_several_fields_and_is_kept(tmp_path):
+    torch.manual_seed(0)
+    x = torch.randn(40, 1, 4, 4)
+    ramp = torch.linspace(0, 1, 16).reshape(1, 1, 4, 4)
+    first = x[:, :, :1, :1].tanh()
+    y = torch.cat([first * ramp, 1 - first * ramp.square()], 1)
+    model = FieldMap(FieldMultiONet(1, 2, [4, 4], [16, 16], shared=True))
+    model.fit(x, y, training=Training(steps=300, learning_rate=1e-2, batch_size=20))
+    assert float((model.predict(x) - y).norm() / (y - y.mean(0)).norm()) < 0.4
+    again = FieldMap.load(model.save(tmp_path / "map.us"))
+    torch.testing.assert_close(again.predict(x), model.predict(x))
+    with pytest.raises(UserError, match="speaks from all layers"):
+        FieldMultiONet(1, 2, [4, 4], [8], last_only=True, shared=True)
 
 
 def test_fields_of_other_sizes_are_refused():

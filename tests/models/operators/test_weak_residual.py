@@ -118,6 +118,17 @@ def test_the_loss_weighs_balance_by_the_root_of_the_number_of_discs():
     assert float(residual.loss(none, none)) == pytest.approx(4 * (10 * v) ** 2, rel=1e-5)
 
 
+def test_without_a_flux_the_loss_is_the_norm_and_the_hardest_squares():
+    residual = WeakResidual(source=10.0, radius=0.1, n_centres=16)
+    k_gradient = torch.zeros(2, 3, 16 * residual.quadrature)
+    v = float(disc_rule(9).v.mean())
+    square = (10 * v) ** 2  # of each of 3 * 16 discs
+    found = float(residual.primal_loss(k_gradient, hardest=5))
+    assert found == pytest.approx(math.sqrt(16 * square) + 5 * square, rel=1e-5)
+    by_field = residual.by_field(residual.squares(None, k_gradient))
+    torch.testing.assert_close(by_field, torch.full((3,), math.sqrt(16 * square) + 16 * square))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

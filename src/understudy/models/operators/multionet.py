@@ -15,6 +15,14 @@ As :math:`G(\beta)(x) = b + c(\beta) \cdot \varphi(x)` with :math:`l h` function
 :math:`\varphi = (t_1, \dots, t_l)` of the point alone, these are computed once for all
 :math:`\beta`, their gradients in x too, by the chain rule from layer to layer.
 
+**Several outputs** (:class:`VectorMultiONet`). Each number of :math:`\beta` goes through the same
+layers by itself, and what it says is weighed at the end,
+
+.. math:: G_o(\beta)(x) = b_o + \sum_{m=1}^{d} V_{om}\, \frac1l \sum_{k=1}^{l}
+          \langle t_k(x), g_k(\beta_m) \rangle,
+
+so that outputs have all functions of the point in common.
+
 Activations of the paper: :math:`\tanh(\sin \pi(z + 1)) + z`, :math:`\mathrm{silu}(\sin \pi(z + 1))
 + z` (its exact form is our reading) and :math:`\mathrm{silu}(z) + z`.
 """
@@ -78,7 +86,57 @@ ACTIVATIONS: dict[str, tuple[Function, Function]] = {
 """Functions and their slopes."""
 
 
-class MultiONet(nn.Module):
+class LayerPairs(nn.Module):
+    """Layers of the point and of the vector, all but the first of which speak."""
+
+    last_only = False
+
+    def __init__(self, x_dim: int, latent_dim: int, hidden: Sequence[int], activation: str) -> None:
+        super().__init__()
+        if min(x_dim, latent_dim) < 1 or not hidden or len(set(hidden)) > 1 or hidden[0] < 1:
+            raise UserError(
+                "a MultiONet needs x, a latent vector and at least one layer, all layers of one "
+                f"width, found {x_dim}, {latent_dim} and {list(hidden)}"
+            )
+        if activation not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise UserError(f"activation must be one of {known}, found {activation!r}")
+        self.activation, self.slope = ACTIVATIONS[activation]
+        self.x_dim = x_dim
+        width = hidden[0]
+        self.x_net = _layers((x_dim, width, *hidden))
+        self.latent_net = _layers((latent_dim, width, *hidden))
+
+    def basis(self, x: Tensor) -> Tensor:
+        r"""Functions :math:`\varphi` ``(N, l h)`` at points ``(N, x_dim)``."""
+        return torch.cat(self._kept(self._through(self.x_net, x)), -1)
+
+    def basis_with_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Functions ``(N, l h)`` and their gradients ``(x_dim, N, l h)`` at points ``(N, d)``."""
+        h = x
+        rates = torch.eye(self.x_dim, dtype=x.dtype, device=x.device).unsqueeze(1)
+        values, gradients = [], []
+        for layer in self.x_net:
+            assert isinstance(layer, nn.Linear)
+            z = layer(h)
+            h = self.activation(z)
+            rates = F.linear(rates, layer.weight) * self.slope(z)
+            values.append(h)
+            gradients.append(rates)
+        return torch.cat(self._kept(values[1:]), -1), torch.cat(self._kept(gradients[1:]), -1)
+
+    def _through(self, layers: nn.ModuleList, h: Tensor) -> list[Tensor]:
+        found = []
+        for layer in layers:
+            h = self.activation(layer(h))
+            found.append(h)
+        return found[1:]
+
+    def _kept(self, layers: list[Tensor]) -> list[Tensor]:
+        return layers[-1:] if self.last_only else layers
+
+
+class MultiONet(LayerPairs):
     r"""Functions of x, given by a vector :math:`\beta`.
 
     Parameters
@@ -101,20 +159,8 @@ class MultiONet(nn.Module):
         activation: str = "tanh-sin",
         last_only: bool = False,
     ) -> None:
-        super().__init__()
-        if min(x_dim, latent_dim) < 1 or not hidden or len(set(hidden)) > 1 or hidden[0] < 1:
-            raise UserError(
-                "a MultiONet needs x, a latent vector and at least one layer, all layers of one "
-                f"width, found {x_dim}, {latent_dim} and {list(hidden)}"
-            )
-        if activation not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
-            raise UserError(f"activation must be one of {known}, found {activation!r}")
-        self.activation, self.slope = ACTIVATIONS[activation]
-        self.x_dim, self.latent_dim, self.last_only = x_dim, latent_dim, last_only
-        width = hidden[0]
-        self.x_net = _layers((x_dim, width, *hidden))
-        self.latent_net = _layers((latent_dim, width, *hidden))
+        super().__init__(x_dim, latent_dim, hidden, activation)
+        self.last_only = last_only
         self.w = nn.Parameter(torch.zeros(1 if last_only else len(hidden)))
         self.b = nn.Parameter(torch.zeros(()))
 
@@ -126,38 +172,42 @@ class MultiONet(nn.Module):
         """Values ``(B, N)`` of coefficients ``(B, l h)`` and functions ``(N, l h)``."""
         return torch.addmm(self.b, c, phi.mT)
 
-    def basis(self, x: Tensor) -> Tensor:
-        r"""Functions :math:`\varphi` ``(N, l h)`` at points ``(N, x_dim)``."""
-        return torch.cat(self._kept(self._through(self.x_net, x)), -1)
-
-    def basis_with_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Functions ``(N, l h)`` and their gradients ``(x_dim, N, l h)`` at points ``(N, d)``."""
-        h = x
-        rates = torch.eye(self.x_dim, dtype=x.dtype, device=x.device).unsqueeze(1)
-        values, gradients = [], []
-        for layer in self.x_net:
-            assert isinstance(layer, nn.Linear)
-            z = layer(h)
-            h = self.activation(z)
-            rates = F.linear(rates, layer.weight) * self.slope(z)
-            values.append(h)
-            gradients.append(rates)
-        return torch.cat(self._kept(values[1:]), -1), torch.cat(self._kept(gradients[1:]), -1)
-
     def coefficients(self, beta: Tensor) -> Tensor:
         r"""Factors :math:`c(\beta)` ``(B, l h)`` of the functions."""
         g = torch.stack(self._kept(self._through(self.latent_net, beta)), -2)
         return (g * (self.w / len(self.w)).unsqueeze(-1)).flatten(-2)
 
-    def _through(self, layers: nn.ModuleList, h: Tensor) -> list[Tensor]:
-        found = []
-        for layer in layers:
-            h = self.activation(layer(h))
-            found.append(h)
-        return found[1:]
 
-    def _kept(self, layers: list[Tensor]) -> list[Tensor]:
-        return layers[-1:] if self.last_only else layers
+class VectorMultiONet(LayerPairs):
+    r"""Several functions of x, given by a vector :math:`\beta`, see the module.
+
+    Parameters
+    ----------
+    x_dim, latent_dim, out_dim : int
+        Numbers of x, of :math:`\beta` and of outputs.
+    hidden, activation
+        As of :class:`MultiONet`.
+    """
+
+    def __init__(
+        self,
+        x_dim: int,
+        latent_dim: int,
+        out_dim: int,
+        hidden: Sequence[int] = (80,) * 6,
+        activation: str = "tanh-sin",
+    ) -> None:
+        super().__init__(x_dim, 1, hidden, activation)
+        self.out = nn.Linear(latent_dim, out_dim)
+
+    def forward(self, x: Tensor, beta: Tensor) -> Tensor:
+        r"""Values ``(B, out_dim, N)`` at points ``(N, x_dim)`` for vectors ``(B, latent_dim)``."""
+        return self.coefficients(beta) @ self.basis(x).mT + self.out.bias.unsqueeze(-1)
+
+    def coefficients(self, beta: Tensor) -> Tensor:
+        """Factors ``(B, out_dim, l h)`` of the functions."""
+        layers = self._through(self.latent_net, beta.unsqueeze(-1))
+        return self.out.weight @ torch.cat(layers, -1) / len(layers)
 
 
 def _layers(sizes: Sequence[int]) -> nn.ModuleList:
@@ -182,6 +232,9 @@ class FieldMultiONet(FieldNetwork):
         Cells along each axis.
     hidden, activation, last_only
         As of :class:`MultiONet`; each output channel has one of its own.
+    shared : bool
+        Whether one :class:`VectorMultiONet` gives all output channels. Its memory grows with the
+        number of cells times layers times width.
     """
 
     kind = "multionet"
@@ -195,8 +248,11 @@ class FieldMultiONet(FieldNetwork):
         hidden: Sequence[int] = (80,) * 6,
         activation: str = "tanh-sin",
         last_only: bool = False,
+        shared: bool = False,
     ) -> None:
         super().__init__()
+        if shared and last_only:
+            raise UserError("a MultiONet with shared outputs speaks from all layers")
         if min(in_channels, out_channels) < 1:
             raise UserError("a MultiONet of fields has at least one channel in and out")
         self.settings = {
@@ -206,13 +262,17 @@ class FieldMultiONet(FieldNetwork):
             "hidden": [int(n) for n in hidden],
             "activation": activation,
             "last_only": last_only,
+            "shared": shared,
         }
         self.sensors, self.in_channels = tuple(sensors), in_channels
         self.register_buffer("points", cell_points(sensors).float(), persistent=False)
         seen = in_channels * len(self.points)
+        dims = len(self.sensors)
+        self.shared = shared
         self.outputs = nn.ModuleList(
-            MultiONet(len(self.sensors), seen, hidden, activation, last_only)
-            for _ in range(out_channels)
+            [VectorMultiONet(dims, seen, out_channels, hidden, activation)]
+            if shared
+            else [MultiONet(dims, seen, hidden, activation, last_only) for _ in range(out_channels)]
         )
 
     def forward(self, u: Tensor, p: Tensor | None = None) -> Tensor:
@@ -223,5 +283,9 @@ class FieldMultiONet(FieldNetwork):
                 f"found {tuple(u.shape[1:])}"
             )
         beta = u.flatten(1)
-        values = torch.stack([output(self.points, beta) for output in self.outputs], 1)
+        values: Tensor
+        if self.shared:
+            values = self.outputs[0](self.points, beta)
+        else:
+            values = torch.stack([output(self.points, beta) for output in self.outputs], 1)
         return values.unflatten(2, self.sensors)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from understudy.core import artifact
 from understudy.core.errors import UserError
 from understudy.models.operators.curriculum import CurriculumRollout
-from understudy.models.operators.dgno import (
-    DeepGenerativeNeuralOperator,
-    PIDeepONet,
-    PIMultiONet,
-    WeakFormOperator,
-)
+from understudy.models.operators.dgno import DeepGenerativeNeuralOperator
 from understudy.models.operators.field_map import FieldMap
 from understudy.models.operators.one_step import LearnedStepper, OneStepModel
 from understudy.models.operators.pde_refiner import PDERefiner
+from understudy.models.operators.residual_operator import (
+    DifferenceDeepONet,
+    PIDeepONet,
+    PIMultiONet,
+    ResidualOperator,
+)
+from understudy.models.operators.sound import KIND as SOUND
+from understudy.models.operators.sound import SoundOperator
 from understudy.models.operators.training import read_operator
 
-_KINDS: tuple[type[LearnedStepper] | type[FieldMap] | type[WeakFormOperator], ...] = (
+_KINDS: tuple[type[LearnedStepper] | type[FieldMap] | type[ResidualOperator[Any]], ...] = (
     OneStepModel,
     PDERefiner,
     CurriculumRollout,
@@ -25,10 +30,13 @@ _KINDS: tuple[type[LearnedStepper] | type[FieldMap] | type[WeakFormOperator], ..
     DeepGenerativeNeuralOperator,
     PIMultiONet,
     PIDeepONet,
+    DifferenceDeepONet,
 )
 
 
-def load_operator(path: str | Path) -> LearnedStepper | FieldMap | WeakFormOperator:
+def load_operator(
+    path: str | Path,
+) -> LearnedStepper | FieldMap | ResidualOperator[Any] | SoundOperator:
     """Read an operator of any kind from a ``.us`` file.
 
     Raises
@@ -36,6 +44,8 @@ def load_operator(path: str | Path) -> LearnedStepper | FieldMap | WeakFormOpera
     UserError
         If the file holds none, or one of a kind that is not known.
     """
+    if artifact.read(path).manifest.get("kind") == SOUND:
+        return SoundOperator.load(path)
     stored = read_operator(path)
     for kind in _KINDS:
         if kind.model == stored.model:

@@ -19,6 +19,10 @@ and s more than once. Centres are a new Latin hypercube at each step; the loss i
 
 .. math:: \mathrm{mean}\, r^1 + \sqrt{n_c}\, \mathrm{mean}\, (r^2)^2 .
 
+A smooth K needs no flux of its own. With :math:`s = K \nabla u` only :math:`r^2` is left, and the
+loss is the mean over fields of its norm over the discs, and the sum of its largest squares (1000 in
+the paper's code) of all fields and discs, which are the hardest.
+
 The rule takes the points of an :math:`n \times n` mesh of :math:`[-1, 1]^2` inside the disc, all of
 one weight. It errs: for a linear s it finds
 :math:`\langle s \cdot \nabla v \rangle = -c\, \langle v \rangle\, \nabla \cdot s` with
@@ -36,6 +40,9 @@ import torch
 from torch import Tensor
 
 from understudy.core.errors import UserError
+
+HARDEST = 1000
+"""Largest squared residuals that count once more, as in the paper's code."""
 
 
 def wendland(q: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,8 +151,28 @@ class WeakResidual:
         square = (flux - k_gradient).square().sum(0)
         return square.unflatten(-1, (-1, self.quadrature)).mean(-1)
 
+    def squares(self, flux: Tensor | None, k_gradient: Tensor) -> tuple[Tensor, ...]:
+        """Squared residuals ``(B, n_centres)``, r1 and r2, or r2 alone without a flux."""
+        if flux is None:
+            return (self.balance(k_gradient).square(),)
+        return self.mismatch(flux, k_gradient), self.balance(flux).square()
+
+    def by_field(self, squares: tuple[Tensor, ...]) -> Tensor:
+        """Losses ``(B,)`` of each field by itself; without a flux its norm and all its squares."""
+        if len(squares) == 1:
+            total = squares[0].sum(1)
+            return (total + 1e-12).sqrt() + total
+        mismatch, balance = squares
+        return mismatch.mean(1) + math.sqrt(self.n_centres) * balance.mean(1)
+
     def loss(self, flux: Tensor, k_gradient: Tensor) -> Tensor:
         r"""Loss of fluxes and of :math:`K \nabla u`, both ``(2, B, n_centres * Q)``."""
         weight = math.sqrt(self.n_centres)
         balance = self.balance(flux).square().mean()
         return self.mismatch(flux, k_gradient).mean() + weight * balance
+
+    def primal_loss(self, k_gradient: Tensor, hardest: int = HARDEST) -> Tensor:
+        r"""Loss of :math:`K \nabla u` ``(2, B, n_centres * Q)`` of smooth K, without a flux."""
+        squares = self.balance(k_gradient).square()
+        norms = (squares.sum(1) + 1e-12).sqrt()
+        return norms.mean() + squares.flatten().topk(min(hardest, squares.numel())).values.sum()

@@ -46,8 +46,8 @@ from understudy.simulate.pde.draws import uniform
 from understudy.simulate.pde.random_fields import square_field
 from understudy.simulate.pde.semilinear import SEED
 
-Medium: TypeAlias = Literal["smooth", "rough", "multiscale", "two-phase"]
-MEDIA = ("smooth", "rough", "multiscale", "two-phase")
+Medium: TypeAlias = Literal["smooth", "rough", "multiscale", "two-phase", "cosines"]
+MEDIA = ("smooth", "rough", "multiscale", "two-phase", "cosines")
 
 
 class Darcy(FieldSimulator):
@@ -57,7 +57,7 @@ class Darcy(FieldSimulator):
     ----------
     points : int
         Cells along each axis.
-    medium : {"smooth", "rough", "multiscale", "two-phase"}
+    medium : {"smooth", "rough", "multiscale", "two-phase", "cosines"}
     source : float
         f, everywhere.
     refine : int
@@ -108,6 +108,8 @@ class Darcy(FieldSimulator):
             scale = scale[:, :, None, None]
             waves = (1 + (scale * (x + y)).cos() / 2) * (1 + (scale * (y - 3 * x)).sin() / 2)
             return waves.prod(1)
+        if self.medium == "cosines":
+            return _cosines(seed, *self.grid.axes())
         if self.medium == "two-phase":
             field = square_field(seed, n, 1.0, 5.0, 3.0)
             return torch.where(field >= 0, 10.0, 5.0).to(torch.float64)
@@ -129,6 +131,16 @@ class Darcy(FieldSimulator):
         else:
             u = solve_darcy_by(self._solver, a, f)
         yield u[:, m // 2 :: m, m // 2 :: m].unsqueeze(1)
+
+
+def _cosines(seed: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Coefficients ``(B, n, n)`` between 0.6 and 5.4, sums of three waves."""
+    j = torch.arange(3)
+    amplitude, phase = 1.6 * (uniform(seed, 9, j) - 0.5), 2.0 * math.pi * uniform(seed, 10, j)
+    k, m = ((7.0 * uniform(seed, stream, j)).floor() - 3.0 for stream in (11, 12))
+    along = (k[..., None] * x)[..., None] + (m[..., None] * y)[..., None, :]
+    waves = torch.cos(math.pi * along + phase[..., None, None])
+    return 3.0 + (amplitude[..., None, None] * waves).sum(1)
 
 
 def solve_darcy(

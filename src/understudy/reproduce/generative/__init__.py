@@ -1,0 +1,1 @@
+"""What the reproduction of generative operators is made of."""
