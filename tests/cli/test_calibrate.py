@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 import understudy
+from understudy.models.inverse.icnn import InputConvexNet
+from understudy.models.inverse.lpn import LearnedProximalNetwork
 
 from .conftest import Program
 
@@ -51,6 +54,44 @@ def test_a_parameter_is_inferred_and_reported(
     assert done.record["noise"]["lift"] == pytest.approx(0.1)
     text = page.read_text(encoding="utf-8")
     assert "Calibration to measured.csv" in text and "noise of drag" in text
+
+
+def field(prior: Path, dim: int = 1) -> Path:
+    """Beside the prior file, and named in it: f(y) = 0.8 y, a normal density at 0."""
+    lpn = LearnedProximalNetwork(InputConvexNet(dim, hidden=2, layers=1, alpha=0.4), 0.1)
+    with torch.no_grad():
+        for p in lpn.parameters():
+            p.zero_()
+    prior.write_text(PRIOR + '[field]\ndensity = "fields.us"\n')
+    return lpn.save(prior.with_name("fields.us"))
+
+
+@pytest.mark.slow
+def test_a_learned_density_of_all_parameters_multiplies_their_priors(
+    program: Program, model: Path, measured: Path, prior: Path
+) -> None:
+    common = ("calibrate", model, measured, "-p", prior, *FAST, "--json")
+    before = program(*common).record["parameters"][0]["mean"]
+    field(prior)
+    # R(x) = x^2 / 8, and the log density - x^2 / 0.08 pulls towards small values
+    after = program(*common).record["parameters"][0]["mean"]
+    assert before > 28.5 and after < before - 3.0
+
+
+def test_densities_that_do_not_fit_are_refused_in_a_sentence(
+    program: Program, model: Path, measured: Path, prior: Path
+) -> None:
+    path = field(prior, dim=3)
+    done = program("calibrate", model, measured, "-p", prior, *FAST)
+    assert done.code == 2 and "a prior of fields of 3 values; there are 1 parameters" in done.err
+    done = program("calibrate", model, measured, "-p", prior, "--check", 10)
+    assert done.code == 2 and "not from a [field]" in done.err
+    path.unlink()
+    done = program("calibrate", model, measured, "-p", prior, *FAST)
+    assert done.code == 2 and "there is no such file, named as the density" in done.err
+    prior.write_text(PRIOR + "[field]\ndensity = 3\n")
+    done = program("calibrate", model, measured, "-p", prior)
+    assert done.code == 2 and "[field] needs a file" in done.err
 
 
 def test_draws_are_written_and_chains_go_on(

@@ -34,7 +34,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -180,6 +180,33 @@ class FieldPrior:
             )
         x = theta.reshape(-1, *shape) if self.decode is None else self.decode(theta)
         return torch.as_tensor(self.density.log_prior(x))
+
+    @classmethod
+    def load(cls, path: str | Path, parameters: int) -> Self:
+        """Prior of a learned proximal network in a file, whose values are the parameters.
+
+        Parameters
+        ----------
+        path : str or Path
+        parameters : int
+            How many there are.
+
+        Raises
+        ------
+        UserError
+            If there is no such file, it holds something else, or a field of another size.
+        """
+        from understudy.models.inverse.lpn import LearnedProximalNetwork
+
+        if not Path(path).exists():
+            raise UserError(f"{path}: there is no such file, named as the density of a field")
+        density = LearnedProximalNetwork.load(path).double()
+        values = math.prod(density.shape)
+        if values != parameters:
+            raise UserError(
+                f"{path} is a prior of fields of {values} values; there are {parameters} parameters"
+            )
+        return cls(density)
 
 
 # -- data ------------------------------------------------------------------------------------------

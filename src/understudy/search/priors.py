@@ -10,9 +10,14 @@ r"""Prior beliefs about parameters and noise, in Python or in a TOML file.
     [noise]
     voltage = 0.003
 
+    [field]
+    density = "fields.us"
+
 The noise of an output is its standard deviation: a number, a distribution as above, ``"infer"``,
 which is log-normal about a tenth of the spread of the data, or ``"bisect"``, see
-`understudy.search.calibrate`. Without it, noise is inferred.
+`understudy.search.calibrate`. Without it, noise is inferred. A field, which need not be there, is a
+learned density of all parameters together, which are its values in their order; it multiplies their
+priors.
 
 With distribution function :math:`F` and limits :math:`[a, b]` of the surrogate, a parameter is
 
@@ -25,7 +30,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -212,10 +217,13 @@ class PriorFile:
     parameters : dict of str to Prior
     noise : dict of str to Noise
         By output.
+    density : Path or None
+        File of a density of all parameters together.
     """
 
     parameters: dict[str, Prior]
     noise: dict[str, Noise]
+    density: Path | None = None
 
 
 def read_priors(path: str | Path) -> PriorFile:
@@ -229,15 +237,18 @@ def read_priors(path: str | Path) -> PriorFile:
     path = Path(path)
     content = read_toml(path)
     try:
-        return parse_priors(content)
+        found = parse_priors(content)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    if found.density is None:
+        return found
+    return replace(found, density=path.parent / found.density)
 
 
 def parse_priors(content: Mapping[str, Any]) -> PriorFile:
     """Priors of the parsed content of a file."""
-    _check_keys(content, ("parameters", "noise"), "the file")
-    for section in ("parameters", "noise"):
+    _check_keys(content, ("parameters", "noise", "field"), "the file")
+    for section in ("parameters", "noise", "field"):
         if not isinstance(content.get(section, {}), Mapping):
             raise UserError(f"[{section}] is a table, found {content[section]!r}")
     parameters = content.get("parameters", {})
@@ -249,7 +260,18 @@ def parse_priors(content: Mapping[str, Any]) -> PriorFile:
     return PriorFile(
         {name: _prior(name, item) for name, item in parameters.items()},
         {name: _noise(name, item) for name, item in content.get("noise", {}).items()},
+        _density(content.get("field")),
     )
+
+
+def _density(section: Mapping[str, Any] | None) -> Path | None:
+    if section is None:
+        return None
+    _check_keys(section, ("density",), "[field]")
+    name = section.get("density")
+    if not isinstance(name, str) or not name:
+        raise UserError(f'[field] needs a file, as density = "fields.us", found {name!r}')
+    return Path(name)
 
 
 def _prior(name: str, item: Any) -> Prior:

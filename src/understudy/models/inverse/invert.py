@@ -125,8 +125,8 @@ def invert_file(
     start = A.start(y)
     watch: dict[str, Any] = {"x0": start, "listener": listener, "interrupt": interrupt}
     if scheme == "pgd":
-        limits = {"iterations": iterations, "tolerance": tolerance}
-        found = pnp_pgd(y, A, prox, step=step, **limits, **watch)
+        watch |= {"iterations": iterations, "tolerance": tolerance}
+        found = pnp_pgd(y, A, prox, step=step, **watch)
     else:
         weight = _weight(rho, lpn.sigma, noise, scale)
         settings = Splitting(rho, weight, iterations, tolerance)
