@@ -12,11 +12,12 @@ from understudy.data.sound import GaussianPulse, PulseResponses
 from understudy.models.operators.deeponet import FourierFeatures, ModifiedMLP
 from understudy.models.operators.sound import (
     PAPER_FREEZE,
-    PulseNetwork,
     SoundOperator,
     SoundSettings,
     SoundTraining,
 )
+from understudy.models.operators.sound_network import PulseNetwork, StackedNetworks
+from understudy.models.operators.stored import load_operator
 
 ROOM = Room.rectangle(3.0, 2.4)
 SMALL = SoundSettings(num_basis=12, width=24, depth=2)
@@ -100,10 +101,56 @@ def test_validation_chooses_the_weights_that_are_kept():
     data = made()
     wild = SoundTraining(
         **{"steps": 20, "sources": 4, "points": 50, "validate_every": 5},
-        **{"learning_rate": 1.0, "clip_norm": 1e9, "decay": 1.0},
+        **{"learning_rate": 1e-3, "decay": 2.0, "decay_steps": 1.0},  # it grows, to its ruin
     )
-    operator = SoundOperator(SMALL).fit(data, data.select(torch.arange(4)), wild)
+    held = data.select(torch.arange(4))
+    operator = SoundOperator(SMALL).fit(data, held, wild)
     assert int(operator.outcome.best_step[0]) < 20
+    u, y, p = operator._examples(held).fixed(wild)
+    kept = (operator._networks[0](u, y[0]) - p[0]).square().mean()
+    torch.testing.assert_close(kept.detach(), operator.outcome.score[0])
+
+
+@pytest.mark.parametrize("parts", [(1, 1), (2, 1)])
+def test_batches_are_pressure_of_their_pulses_at_their_points(parts):
+    data = made()
+    operator = SoundOperator(SoundSettings(num_basis=4, width=8, depth=1, parts=parts))
+    operator.fit(data, training=BRIEF)
+    examples = operator._examples(data)
+    u, y, p = examples.draw(5, BRIEF)
+    assert p.shape == (parts[0], 4, 50) and y.shape == (parts[0], 50, 3)
+    rows = (u[:, None] - examples.pulses).abs().sum(-1).argmin(1)
+    for part, (points, pressure) in enumerate(zip(y, p, strict=True)):
+        at = (points[:, None] - examples.at).abs().sum(-1).argmin(1)
+        expected = data.pressure.flatten(1)[rows][:, at]
+        assert torch.equal(pressure, expected)
+        inside = operator.part_of(data.points.repeat(len(data.times), 1)[at]) == part
+        assert bool(inside.all())
+
+
+def test_soap_gets_further_than_adam_in_as_many_steps():
+    data = made()
+    brief = {"steps": 60, "sources": 30, "points": 200, "learning_rate": 1e-2, "decay_steps": 10}
+    scores = {}
+    for name in ("adamw", "soap"):
+        plan = SoundTraining(**brief, optimizer=name)
+        operator = SoundOperator(SMALL).fit(data, data, plan)
+        scores[name] = float(operator.outcome.score[0])
+    assert scores["soap"] < scores["adamw"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "at least 1"),
+        ({"learning_rate": -1.0}, "learning_rate must be positive, found -1"),
+        ({"decay_steps": 0.0}, "decay_steps must be positive"),
+        ({"optimizer": "sgd"}, "adamw or soap, found 'sgd'"),
+    ],
+)
+def test_trainings_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        SoundTraining(**options)
 
 
 def test_receivers_that_stay_hear_what_the_pressure_is():
@@ -141,12 +188,10 @@ def test_parts_are_networks_of_their_own_and_train_as_if_alone():
 
 def test_one_part_of_two_learns_what_it_would_learn_alone():
     # with the same start, points and targets, the gradient step of a part is its own
-    from understudy.models.operators.sound import _Parts
-
     torch.manual_seed(0)
     networks = [PulseNetwork(5, [0.5], SMALL) for _ in range(2)]
     u, y = torch.randn(4, 5), torch.rand(2, 6, 3)
-    parts = _Parts(networks)
+    parts = StackedNetworks(networks)
     parts(u, y).square().mean((1, 2)).sum().backward()
     for r, network in enumerate(networks):
         network(u, y[r]).square().mean().backward()
@@ -182,6 +227,8 @@ def test_a_file_restores_it(tmp_path):
     at, sources = [[0.5, 0.5], [2.5, 2.0]], [[1.0, 1.0]]
     assert torch.equal(again.pressure(sources, at), operator.pressure(sources, at))
     assert (again.room, again.pulse, again.settings) == (ROOM, operator.pulse, settings)
+    anyhow = load_operator(tmp_path / "sound.us")
+    assert isinstance(anyhow, SoundOperator) and anyhow.settings == settings
     with pytest.raises(UserError, match="from a wall"):
         again.pressure([[0.2, 1.0]], at)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from understudy.cli.options import Json, Model, readable
 
@@ -19,6 +20,7 @@ def show(model: Model, json: Json = False) -> None:
     kind = _kind(model)
     others = {
         "operator": _show_operator,
+        "sound-operator": _show_sound,
         "proximal-network": _show_prior,
         "linear solver": _show_solver,
     }
@@ -54,7 +56,7 @@ def _show_operator(path: Path, json: bool) -> None:
     from understudy.cli.console import print_json, say
     from understudy.cli.summary import print_file
 
-    operator = load_operator(path)
+    operator: Any = load_operator(path)
     described = operator.network.describe()
     record: dict[str, object] = {
         "operator": operator.model,
@@ -67,8 +69,12 @@ def _show_operator(path: Path, json: bool) -> None:
         "placement": operator.grid.placement,
         "time_step": getattr(operator, "dt", None),
     }
+    errors = getattr(operator, "test_errors", None)
+    if errors is not None:
+        record["error_of_first_step"], record["error_of_last_step"] = errors[0], errors[-1]
     if json:
-        print_json({"file": str(path), **record, "network_settings": described["settings"]})
+        more = {"test_errors": errors, "network_settings": described["settings"]}
+        print_json({"file": str(path), **record, **more})
         return
     print_file(path)
     for name, value in record.items():
@@ -76,6 +82,39 @@ def _show_operator(path: Path, json: bool) -> None:
             value = ", ".join(map(str, value)) or "none"
         if value is not None:
             say(f"  {name.replace('_', ' ')}: {value}")
+
+
+def _show_sound(path: Path, json: bool) -> None:
+    from dataclasses import asdict
+
+    from understudy.cli.console import print_json, say
+    from understudy.cli.summary import print_file
+    from understudy.models.operators.sound import SoundOperator
+
+    operator = SoundOperator.load(path)
+    settings = operator.settings
+    (x0, y0), (x1, y1) = operator.room.bounds
+    record: dict[str, object] = {
+        "operator": operator.model,
+        "weights": operator.weights,
+        "room": f"{len(operator.room.sides)} walls, {operator.room.area:.4g} m2 of air, "
+        f"from ({x0:g}, {y0:g}) to ({x1:g}, {y1:g}) m",
+        "highest_frequency": f"{operator.pulse.f_max:g} Hz",
+        "duration": f"{float(operator.times[-1]):.4g} s",
+        "sources": f"at least {operator.clearance:.3g} m from walls",
+        "parts": settings.parts[0] * settings.parts[1],
+    }
+    if json:
+        facts = {
+            **{"operator": operator.model, "weights": operator.weights},
+            **{"room": operator.room.describe(), "f_max": operator.pulse.f_max},
+            **{"duration": float(operator.times[-1]), "clearance": operator.clearance},
+        }
+        print_json({"file": str(path), **facts, "network_settings": asdict(settings)})
+        return
+    print_file(path)
+    for name, value in record.items():
+        say(f"  {name.replace('_', ' ')}: {value}")
 
 
 def _show_prior(path: Path, json: bool) -> None:

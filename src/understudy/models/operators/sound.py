@@ -27,21 +27,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state
+from torch import Tensor
 
 from understudy.core import artifact
 from understudy.core.errors import UserError
-from understudy.core.loop import Outcome, Settings, Trainer
+from understudy.core.loop import Outcome
 from understudy.data.rooms import Room
 from understudy.data.sound import GaussianPulse, ImpulseResponse, PulseResponses
-from understudy.models.operators.deeponet import FourierFeatures, ModifiedMLP, PlainMLP
+from understudy.models.operators.sound_network import PulseNetwork, SoundSettings
+from understudy.models.operators.sound_training import (
+    PulseExamples,
+    SoundTraining,
+    train_networks,
+)
 from understudy.models.operators.training import Listener
+
+__all__ = ["PAPER_FREEZE", "Receivers", "SoundOperator", "SoundSettings", "SoundTraining"]
 
 KIND = "sound-operator"
 
@@ -53,172 +59,6 @@ PAPER_FREEZE = (
 
 _CHUNK = 65_536
 """Points at which the trunk is evaluated at once."""
-
-
-@dataclass(frozen=True)
-class SoundSettings:
-    """Shape of a sound operator.
-
-    Parameters
-    ----------
-    num_basis : int
-        Functions of the trunk.
-    width, depth : int
-        Of hidden layers of branch and trunk, 2 x 2048 in the paper's two dimensions.
-    architecture : {"modified", "plain"}
-    activation : str
-        One of `nn.mlp.ACTIVATIONS`.
-    frequencies : sequence of float, optional
-        Of features, in Hz; a half, a quarter and a sixth of the highest of the pulse unless given,
-        as in the paper, and none if empty.
-    linear_encoders : bool
-        Leave the sine out of the gates' encodings, as the weights published in 2023 do.
-    time_scale : float
-        Factor of :math:`ct/L`.
-    sensors_per_wavelength : float
-        Density of the sensors along an axis.
-    parts : (int, int)
-        Into how many boxes the room is cut along each axis, each with networks of its own.
-    """
-
-    num_basis: int = 100
-    width: int = 2048
-    depth: int = 2
-    architecture: Literal["modified", "plain"] = "modified"
-    activation: str = "sin"
-    frequencies: Sequence[float] | None = None
-    linear_encoders: bool = False
-    time_scale: float = 0.5
-    sensors_per_wavelength: float = 2.0
-    parts: tuple[int, int] = (1, 1)
-
-    def __post_init__(self) -> None:
-        if min(self.num_basis, self.width, *self.parts) < 1 or len(self.parts) != 2:
-            raise UserError("functions, width and parts of a sound operator are at least 1")
-        if self.architecture not in ("modified", "plain"):
-            raise UserError(f"architecture must be modified or plain, found {self.architecture!r}")
-        if not self.time_scale > 0.0 or not self.sensors_per_wavelength > 0.0:
-            raise UserError("time_scale and sensors_per_wavelength must be positive")
-        if self.frequencies is not None:
-            object.__setattr__(self, "frequencies", tuple(float(f) for f in self.frequencies))
-            if not all(f > 0.0 for f in self.frequencies):
-                raise UserError("frequencies of features must be positive")
-        object.__setattr__(self, "parts", tuple(int(n) for n in self.parts))
-
-
-@dataclass(frozen=True)
-class SoundTraining:
-    """How a sound operator is trained; defaults are the paper's.
-
-    Parameters
-    ----------
-    steps : int
-        60,000 to 80,000 in the paper, 40,000 after transfer.
-    sources, points : int
-        Of a batch. (The paper draws 200 to 1000 points for each source.)
-    learning_rate : float
-        Of AdamW, times `decay` every `decay_steps`, continuously.
-    weight_decay : float
-    clip_norm : float
-        Largest norm of a gradient.
-    validate_every : int
-        Steps between validations, which choose the weights that are kept.
-    device : {"cpu", "cuda"}
-    """
-
-    steps: int = 60_000
-    sources: int = 64
-    points: int = 2000
-    learning_rate: float = 1e-3
-    decay: float = 0.9
-    decay_steps: float = 2000.0
-    weight_decay: float = 1e-4
-    clip_norm: float = 0.01
-    validate_every: int = 500
-    seed: int = 0
-    device: str = "cpu"
-
-    def schedule(self, progress: float) -> float:
-        """Factor of the learning rate."""
-        return float(self.decay ** (progress * self.steps / self.decay_steps))
-
-
-class PulseNetwork(nn.Module):
-    """Branch and trunk for one part of a room.
-
-    Parameters
-    ----------
-    sensors : int
-    frequencies : sequence of float
-        Cycles a unit of a scaled coordinate.
-    settings : SoundSettings
-    """
-
-    def __init__(self, sensors: int, frequencies: Sequence[float], settings: SoundSettings) -> None:
-        super().__init__()
-        self.features = FourierFeatures(frequencies)
-        self.branch = _perceptron(sensors, settings)
-        self.trunk = _perceptron(self.features.features(3), settings)
-        self.bias = nn.Parameter(torch.zeros(()))
-
-    def coefficients(self, u: Tensor) -> Tensor:
-        """Branch ``(B, K)`` of pulses ``(B, S)`` in Pa."""
-        out: Tensor = self.branch(0.5 * u)
-        return out
-
-    def basis(self, y: Tensor) -> Tensor:
-        """Trunk ``(..., K)`` at scaled points ``(..., 3)``."""
-        out: Tensor = self.trunk(self.features(y))
-        return out
-
-    def forward(self, u: Tensor, y: Tensor) -> Tensor:
-        """Pressure ``(B, M)`` of pulses ``(B, S)`` at scaled points ``(M, 3)``."""
-        return self.coefficients(u) @ self.basis(y).T + self.bias
-
-
-def _perceptron(inward: int, settings: SoundSettings) -> nn.Module:
-    shape = (inward, settings.width, settings.depth, settings.num_basis, settings.activation)
-    if settings.architecture == "plain":
-        return PlainMLP(*shape)
-    return ModifiedMLP(*shape, gate_first=True, linear_encoders=settings.linear_encoders)
-
-
-class _Parts(nn.Module):
-    """Networks of several parts with every parameter stacked, ``(R, ...)``."""
-
-    def __init__(self, networks: Sequence[PulseNetwork]) -> None:
-        super().__init__()
-        stacked, _ = stack_module_state(list(networks))
-        self.names = list(stacked)
-        self.values = nn.ParameterList(nn.Parameter(v.detach().clone()) for v in stacked.values())
-        self._template = [networks[0]]  # in a list, so that its weights are not trained
-
-    def forward(self, u: Tensor, y: Tensor) -> Tensor:
-        """Pressure ``(R, B, M)`` of pulses ``(B, S)`` at scaled points ``(R, M, 3)``."""
-
-        def one(weights: dict[str, Tensor], at: Tensor) -> Tensor:
-            out: Tensor = functional_call(self._template[0], weights, (u, at))
-            return out
-
-        weights = dict(zip(self.names, self.values, strict=True))
-        out: Tensor = torch.vmap(one)(weights, y)
-        return out
-
-    def freeze(self, prefixes: Sequence[str]) -> None:
-        """Leave parameters as they are whose names begin so."""
-        for prefix in prefixes:
-            if not any(name.startswith(prefix) for name in self.names):
-                raise UserError(f"no parameter begins with {prefix!r}, which is to be frozen")
-        for name, value in zip(self.names, self.values, strict=True):
-            value.requires_grad_(not any(name.startswith(p) for p in prefixes))
-
-    def unstack(self) -> list[dict[str, Tensor]]:
-        """Weights of each network."""
-        count = len(self.values[0])
-        return [
-            {n: v[r].detach().clone() for n, v in zip(self.names, self.values, strict=True)}
-            for r in range(count)
-        ]
 
 
 class SoundOperator:
@@ -241,6 +81,8 @@ class SoundOperator:
     outcome : Outcome or None
         Of the training.
     """
+
+    model: ClassVar[str] = "sound"
 
     def __init__(self, settings: SoundSettings | None = None) -> None:
         self.settings = settings or SoundSettings()
@@ -343,40 +185,24 @@ class SoundOperator:
         freeze: Sequence[str],
         listener: Listener | None,
     ) -> None:
-        device = torch.device(plan.device)
-        parts = _Parts(self._networks).to(device)
-        parts._template[0].to(device)
-        parts.freeze(freeze)
-        batches = _Batches(self, data, plan, device)
-        validate = None
+        held = None
         if validation is not None:
             if not torch.equal(validation.points, data.points):
                 raise UserError("validation must be at the same points and times as the data")
-            u, y, p = _Batches(self, validation, plan, device).fixed()
-
-            def validate() -> Tensor:
-                return (parts(u, y) - p).square().mean((1, 2))
-
-        def loss(step: int) -> Tensor:
-            u, y, p = batches.draw(step)
-            return (parts(u, y) - p).square().mean((1, 2)).sum()
-
-        trained = [v for v in parts.values if v.requires_grad]
-        optimizer = torch.optim.AdamW(
-            trained, plan.learning_rate, weight_decay=plan.weight_decay, foreach=True
+            held = self._examples(validation)
+        self.outcome = train_networks(
+            self._networks, self._examples(data), held, plan, freeze, listener
         )
-        settings = Settings(
-            max_steps=plan.steps,
-            schedule=plan.schedule,
-            clip_norm=plan.clip_norm,
-            validate_every=plan.validate_every,
-            networks=len(self._networks),
+
+    def _examples(self, data: PulseResponses) -> PulseExamples:
+        grid = data.points.expand(len(data.times), -1, -1)
+        return PulseExamples(
+            self.pulse.at(data.sources, self.sensors),
+            self.scaled(grid, data.times[:, None].expand(-1, len(data.points))),
+            data.pressure,
+            self.part_of(data.points),
+            len(self._networks),
         )
-        trainer = Trainer(parts, optimizer, settings)
-        self.outcome = trainer.run(loss, validate, listener)
-        for network, weights in zip(self._networks, parts.unstack(), strict=True):
-            network.load_state_dict(weights)
-            network.to("cpu").eval()
 
     # -- coordinates ------------------------------------------------------------------------------
 
@@ -582,53 +408,6 @@ class Receivers:
             values = branch[:, :-1] @ flat.T + branch[:, -1:]
             heard[..., here] = values.unflatten(1, (len(self.times), len(here)))
         return heard.transpose(1, 2)
-
-
-class _Batches:
-    """Sources and points of a training, drawn by step number."""
-
-    def __init__(
-        self, operator: SoundOperator, data: PulseResponses, plan: SoundTraining, device: Any
-    ) -> None:
-        self.plan, self.device = plan, device
-        self.pulses = operator.pulse.at(data.sources, operator.sensors).to(device)
-        self.pressure = data.pressure.flatten(1).to(device)  # (N, T M)
-        self.shape = data.pressure.shape[1:]
-        part = operator.part_of(data.points)
-        count = len(operator._networks)
-        self.members = [(part == r).nonzero().flatten() for r in range(count)]
-        for r, members in enumerate(self.members):
-            if not len(members):
-                raise UserError(f"part {r + 1} of the room holds no point of the data")
-        times, points = self.shape
-        grid = data.points.expand(times, -1, -1)
-        at = operator.scaled(grid, data.times[:, None].expand(-1, points))
-        self.at = at.flatten(0, 1).to(device)  # (T M, 3)
-
-    def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Pulses ``(B, S)``, points ``(R, M, 3)`` and pressure ``(R, B, M)``."""
-        generator = torch.Generator().manual_seed(hash((self.plan.seed, step)) & 0x7FFFFFFF)
-        count = len(self.pulses)
-        rows = torch.randperm(count, generator=generator)[: self.plan.sources]
-        return self._taken(rows, self._chosen(self.plan.points, generator))
-
-    def fixed(self) -> tuple[Tensor, Tensor, Tensor]:
-        """All sources at some points that are always the same."""
-        generator = torch.Generator().manual_seed(self.plan.seed)
-        chosen = self._chosen(2 * self.plan.points, generator)
-        return self._taken(torch.arange(len(self.pulses)), chosen)
-
-    def _chosen(self, count: int, generator: torch.Generator) -> Tensor:
-        """Flat numbers ``(R, count)`` of times and points, points of each part."""
-        times, points = self.shape
-        t = torch.randint(times, (len(self.members), count), generator=generator)
-        at = [m[torch.randint(len(m), (count,), generator=generator)] for m in self.members]
-        return t * points + torch.stack(at)
-
-    def _taken(self, rows: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        rows, chosen = rows.to(self.device), chosen.to(self.device)
-        pressure = self.pressure[rows[None, :, None], chosen[:, None, :]]
-        return self.pulses[rows], self.at[chosen], pressure
 
 
 def _sensors(room: Room, spacing: float) -> Tensor:

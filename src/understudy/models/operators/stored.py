@@ -7,6 +7,7 @@ from typing import Any
 
 from understudy.core import artifact
 from understudy.core.errors import UserError
+from understudy.models.operators.burgers_dgno import BurgersNeuralOperator
 from understudy.models.operators.curriculum import CurriculumRollout
 from understudy.models.operators.dgno import DeepGenerativeNeuralOperator
 from understudy.models.operators.field_map import FieldMap
@@ -22,7 +23,15 @@ from understudy.models.operators.sound import KIND as SOUND
 from understudy.models.operators.sound import SoundOperator
 from understudy.models.operators.training import read_operator
 
-_KINDS: tuple[type[LearnedStepper] | type[FieldMap] | type[ResidualOperator[Any]], ...] = (
+Stored = LearnedStepper | FieldMap | ResidualOperator[Any] | BurgersNeuralOperator
+
+_KINDS: tuple[
+    type[LearnedStepper]
+    | type[FieldMap]
+    | type[ResidualOperator[Any]]
+    | type[BurgersNeuralOperator],
+    ...,
+] = (
     OneStepModel,
     PDERefiner,
     CurriculumRollout,

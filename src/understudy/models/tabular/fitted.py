@@ -469,7 +469,8 @@ class FittedSurrogate(Surrogate):
         stored = artifact.read(Path(path))
         kind, content = stored.manifest.get("kind"), stored.manifest.get("content", CONTENT)
         if kind != KIND:
-            way = "; understudy.load_operator reads it" if kind == "operator" else ""
+            fields = kind in ("operator", "sound-operator")
+            way = "; understudy.load_operator reads it" if fields else ""
             raise UserError(f"{path} holds a {kind!r}, not a surrogate of a table{way}")
         if content != CONTENT:
             raise ArtifactError(

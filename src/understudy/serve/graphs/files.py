@@ -8,6 +8,7 @@ from typing import Any
 
 from understudy.core import artifact
 from understudy.core.errors import UserError
+from understudy.core.operator import Operator
 from understudy.models.operators.stored import load_operator
 from understudy.models.tabular.fitted import load
 from understudy.serve.graphs import fields, tabular
@@ -37,10 +38,12 @@ def export(path: str | Path, output: str | Path, member: str | None = None) -> d
         What cannot be a graph, and numbers that differ from PyTorch's by more than
         `onnx_file.PARITY`.
     """
-    if artifact.read(Path(path)).manifest.get("kind") == "operator":
+    if artifact.read(Path(path)).manifest.get("kind") in ("operator", "sound-operator"):
         if member is not None:
             raise UserError("an operator has no members; leave --member out")
         operator = load_operator(path)
+        if not isinstance(operator, Operator):
+            raise UserError(f"{path} holds a {operator.model!r}, which cannot be a graph yet")
         model = to_onnx(fields.operator_graph(operator))
         opened = session(model)
         apart = fields.parity(operator, opened)
