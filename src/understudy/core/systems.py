@@ -179,6 +179,7 @@ _SYSTEMS = (
         classes=(
             "understudy.models.operators.dgno.DeepGenerativeNeuralOperator",
             "understudy.models.operators.latent_posterior.LatentPosterior",
+            "understudy.models.operators.burgers_dgno.BurgersNeuralOperator",
             "understudy.models.operators.residual_operator.PIDeepONet",
             "understudy.models.operators.residual_operator.PIMultiONet",
             "understudy.models.operators.residual_operator.DifferenceDeepONet",

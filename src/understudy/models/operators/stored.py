@@ -13,6 +13,8 @@ from understudy.models.operators.dgno import DeepGenerativeNeuralOperator
 from understudy.models.operators.field_map import FieldMap
 from understudy.models.operators.one_step import LearnedStepper, OneStepModel
 from understudy.models.operators.pde_refiner import PDERefiner
+from understudy.models.operators.prose import KIND as PROSE_KIND
+from understudy.models.operators.prose import PROSE
 from understudy.models.operators.residual_operator import (
     DifferenceDeepONet,
     PIDeepONet,
@@ -23,7 +25,14 @@ from understudy.models.operators.sound import KIND as SOUND
 from understudy.models.operators.sound import SoundOperator
 from understudy.models.operators.training import read_operator
 
-Stored = LearnedStepper | FieldMap | ResidualOperator[Any] | BurgersNeuralOperator
+StoredOperator = (
+    LearnedStepper
+    | FieldMap
+    | ResidualOperator[Any]
+    | BurgersNeuralOperator
+    | SoundOperator
+    | PROSE
+)
 
 _KINDS: tuple[
     type[LearnedStepper]
@@ -40,12 +49,11 @@ _KINDS: tuple[
     PIMultiONet,
     PIDeepONet,
     DifferenceDeepONet,
+    BurgersNeuralOperator,
 )
 
 
-def load_operator(
-    path: str | Path,
-) -> LearnedStepper | FieldMap | ResidualOperator[Any] | SoundOperator:
+def load_operator(path: str | Path) -> StoredOperator:
     """Read an operator of any kind from a ``.us`` file.
 
     Raises
@@ -53,8 +61,11 @@ def load_operator(
     UserError
         If the file holds none, or one of a kind that is not known.
     """
-    if artifact.read(path).manifest.get("kind") == SOUND:
+    found = artifact.read(path).manifest.get("kind")
+    if found == SOUND:
         return SoundOperator.load(path)
+    if found == PROSE_KIND:
+        return PROSE.load(path)
     stored = read_operator(path)
     for kind in _KINDS:
         if kind.model == stored.model:
