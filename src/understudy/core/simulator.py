@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
@@ -12,10 +13,14 @@ from torch import Tensor
 
 from understudy.core.errors import UserError
 from understudy.core.grid import Grid
+from understudy.core.linalg import one_thread
 from understudy.core.space import Space, nearest
 
 Parameters: TypeAlias = Mapping[str, Any] | pd.DataFrame | Tensor
 """Of one run, of a run a row, or the codes ``(B, d)`` of these."""
+
+
+_SMALL = 1 << 15  # numbers of a batch, below which threads wait for one another
 
 
 class Simulator(ABC):
@@ -124,15 +129,23 @@ class FieldSimulator(Simulator):
         start : Tensor (B, C, *space), optional
             First fields in place of those that the seeds draw.
         """
-        values = self.values(params)
-        times = self.times(params)
+        codes = self._codes(params)
+        values, times = self.values(codes), self.times(codes)
         begin = None if start is None else self._checked(start, len(times))
+        small = (
+            len(times) * len(self.channels) * math.prod(self.grid.shape) < _SMALL
+            and torch.get_num_threads() > 1
+        )
+        march = self._march(values, begin)
         lost = torch.zeros(len(times), dtype=torch.bool, device="cpu")
-        for t, field in zip(times.T, self._march(values, begin), strict=True):
-            single = field.to(torch.float32)
-            lost = lost | ~single.detach().flatten(1).isfinite().all(1).cpu()
-            gone = lost.to(single.device).reshape(-1, *[1] * (single.ndim - 1))
-            yield t, torch.where(gone, torch.nan, single)
+        for t in times.T:
+            with one_thread(small):
+                single = next(march).to(torch.float32)
+                lost = lost | ~single.detach().flatten(1).isfinite().all(1).cpu()
+                if bool(lost.any()):
+                    gone = lost.to(single.device).reshape(-1, *[1] * (single.ndim - 1))
+                    single = torch.where(gone, torch.nan, single)
+            yield t, single
 
     def fields(self, params: Parameters, start: Tensor | None = None) -> Tensor:
         """Trajectories ``(B, T + 1, C, *space)``, float32; the arguments are those of stream."""
@@ -140,13 +153,7 @@ class FieldSimulator(Simulator):
 
     def values(self, params: Parameters) -> dict[str, Tensor]:
         """Value ``(B,)``, float64, of each input, checked."""
-        if isinstance(params, Tensor):
-            codes = params
-        else:
-            table = params
-            if not isinstance(table, pd.DataFrame):
-                table = pd.DataFrame([self._complete(params)])
-            codes = torch.from_numpy(self.space.encode(table))
+        codes = self._codes(params)
         if codes.ndim != 2 or codes.shape[1] != len(self.space) or not len(codes):
             raise UserError(
                 f"parameters must be of shape (B, {len(self.space)}) with B at least 1, "
@@ -155,6 +162,14 @@ class FieldSimulator(Simulator):
         values = dict(zip(self.space.names, codes.to(torch.float64).unbind(-1), strict=True))
         self._check(values)
         return values
+
+    def _codes(self, params: Parameters) -> Tensor:
+        if isinstance(params, Tensor):
+            return params
+        table = params if isinstance(params, pd.DataFrame) else None
+        if table is None:
+            table = pd.DataFrame([self._complete(params)])
+        return torch.from_numpy(self.space.encode(table))
 
     def _check(self, values: dict[str, Tensor]) -> None:
         """Refuse values with which the equation or its discretisation makes no sense."""

@@ -10,6 +10,8 @@ U(0, 1), 1 to 8 waves and any phase, on which CAPE (arXiv 2304.14118) is trained
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -48,6 +50,15 @@ class Advection(SemilinearSimulator):
 
     def _nonlinear(self, values: dict[str, Tensor]) -> Nonlinear:
         return lambda w, t: torch.zeros_like(w)
+
+    def _march(self, values: dict[str, Tensor], start: Tensor | None) -> Iterator[Tensor]:
+        field = self._draw(values) if start is None else start
+        yield field
+        w = self._transform(field)
+        turn = torch.exp(self._linear(values) * (self.duration / self.steps))
+        for _ in range(self.steps):
+            w = w * turn
+            yield self._inverse(w)
 
     def _draw(self, values: dict[str, Tensor]) -> Tensor:
         return Sines.draw(values["seed"], 2, (0.0, 1.0), (1, 8)).at(self.fine.axes()[0])[:, None]

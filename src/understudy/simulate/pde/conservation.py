@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
 import torch
@@ -29,6 +30,7 @@ from torch import Tensor
 from understudy.core.errors import UserError
 from understudy.core.grid import Grid
 from understudy.core.space import Continuous, Space
+from understudy.simulate.pde import cole_hopf
 from understudy.simulate.pde.checks import require_courant, require_positive
 from understudy.simulate.pde.exponential import Nonlinear
 from understudy.simulate.pde.random_fields import Sines
@@ -107,14 +109,22 @@ class ConservationLaw(SemilinearSimulator):
         _, beta, gamma = self._coefficients(values)
         length = self.fine.lengths[0]
         q = 2.0 * math.pi * wavenumbers(self.fine.shape[0]) / length
+        if not gamma.requires_grad and not bool(gamma.any()):
+            return -beta * q**2
         slope = derivative(self.fine.shape[0]) / length
         return -beta * q**2 - gamma * slope**3
+
+    def _square_slope(self, values: dict[str, Tensor]) -> Tensor:
+        alpha, _, _ = self._coefficients(values)
+        return -alpha * derivative(self.fine.shape[0]) / self.fine.lengths[0]
+
+    def _square_factor(self, values: dict[str, Tensor]) -> Tensor | None:
+        return None if self.flux == "weno" or self._driven else self._square_slope(values)
 
     def _nonlinear(self, values: dict[str, Tensor]) -> Nonlinear:
         alpha, _, _ = self._coefficients(values)
         n, h = self.fine.shape[0], self.fine.spacing[0]
-        slope = self._rounded(-alpha * derivative(n) / self.fine.lengths[0])
-        alpha = self._rounded(alpha)
+        slope, alpha = self._rounded(self._square_slope(values)), self._rounded(alpha)
 
         def spectral(w: Tensor, t: Tensor | float) -> Tensor:
             return slope * square(w, n)
@@ -141,8 +151,10 @@ class Burgers(ConservationLaw):
     flux : {"weno", "spectral"}
         WENO5 where shocks are thinner than cells, spectral where they are resolved.
     precision : {"double", "single"}
-    scheme : {"runge-kutta", "adams"}
-        See :class:`~understudy.simulate.pde.semilinear.SemilinearSimulator`.
+    scheme : {"runge-kutta", "adams", "exact"}
+        See :class:`~understudy.simulate.pde.semilinear.SemilinearSimulator`; "exact" takes the
+        closed form of :mod:`understudy.simulate.pde.cole_hopf` at each output, in double precision.
+        Only the waves of the first field have to be resolved, and the other options do not matter.
     """
 
     space = Space((Continuous("viscosity", 0.001, 4.0, log=True), SEED))
@@ -156,10 +168,21 @@ class Burgers(ConservationLaw):
         substeps: int | None = None,
         flux: Flux = "weno",
         precision: Precision = "double",
-        scheme: Scheme = "runge-kutta",
+        scheme: Scheme | Literal["exact"] = "runge-kutta",
     ) -> None:
-        grid = Grid.of(points)
-        super().__init__(grid, steps, refinement, duration, 2.0, substeps, flux, precision, scheme)
+        grid, self.exact = Grid.of(points), scheme == "exact"
+        stepped: Scheme = "runge-kutta" if scheme == "exact" else scheme
+        super().__init__(grid, steps, refinement, duration, 2.0, substeps, flux, precision, stepped)
+
+    def _march(self, values: dict[str, Tensor], start: Tensor | None) -> Iterator[Tensor]:
+        if not self.exact:
+            yield from super()._march(values, start)
+            return
+        first = self._sampled(self._draw(values)) if start is None else start
+        yield first
+        for k in range(1, self.steps + 1):
+            t = k * self.duration / self.steps
+            yield cole_hopf.burgers(first[:, 0], values["viscosity"] / math.pi, t)[:, None]
 
     def _check(self, values: dict[str, Tensor]) -> None:
         require_positive(values, "viscosity")

@@ -39,6 +39,8 @@ import torch
 from torch import Tensor
 
 Nonlinear: TypeAlias = Callable[[Tensor, Tensor | float], Tensor]
+Row: TypeAlias = tuple[Tensor, ...]
+"""Weights of the state and of values of N in the order in which they become known."""
 _SETTLED = 32  # steps after which the root that grows most is seen
 _TERMS = 17  # of the series, the last of which is below 1e-16 of the sum where |z| < 1
 
@@ -97,6 +99,14 @@ class ExponentialStep:
         end = torch.addcmul(end, self.middle, n1 + n2, value=2.0)
         return torch.addcmul(end, self.last, n3)
 
+    def rows(self) -> tuple[Row, Row, Row, Row]:
+        """Three stages and the end of :meth:`advance`, each a sum over w and N of those before."""
+        half, stage, middle = self.half, self.stage, 2.0 * self.middle
+        none = torch.zeros_like(stage)
+        third = (self.whole, (half - 1.0) * stage, none, 2.0 * stage)
+        end = (self.whole, self.first, middle, middle, self.last)
+        return (half, stage), (half, none, stage), third, end
+
     def march(
         self, w: Tensor, nonlinear: Nonlinear, h: Tensor | float, steps: int
     ) -> Iterator[Tensor]:
@@ -150,6 +160,11 @@ class AdamsStep:
         """The same functions, each changed."""
         explicit, implicit = (tuple(map(change, w)) for w in (self.explicit, self.implicit))
         return AdamsStep(self.start.each(change), explicit, implicit)
+
+    def rows(self) -> tuple[Row, Row]:
+        """The guess and the end: sums over w, N from the latest on, and N of the guess."""
+        last, *known = self.implicit
+        return (self.whole, *self.explicit), (self.whole, *known, last)
 
     def march(
         self, w: Tensor, nonlinear: Nonlinear, h: Tensor | float, steps: int

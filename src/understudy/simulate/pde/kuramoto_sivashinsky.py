@@ -94,16 +94,16 @@ class KuramotoSivashinsky(SemilinearSimulator):
     def _interval(self, values: dict[str, Tensor]) -> Tensor:
         return values["time_step"]
 
-    def _wavenumber(self, values: dict[str, Tensor]) -> Tensor:
-        return derivative(self.fine.shape[0]) / values["length"].reshape(-1, 1, 1)
-
     def _linear(self, values: dict[str, Tensor]) -> Tensor:
         modes = torch.arange(self.fine.shape[0] // 2 + 1, dtype=torch.float64)
         q2 = (2.0 * torch.pi * modes / values["length"].reshape(-1, 1, 1)) ** 2
         return q2 - values["viscosity"].reshape(-1, 1, 1) * q2**2
 
+    def _square_factor(self, values: dict[str, Tensor]) -> Tensor:
+        return -0.5 * derivative(self.fine.shape[0]) / values["length"].reshape(-1, 1, 1)
+
     def _nonlinear(self, values: dict[str, Tensor]) -> Nonlinear:
-        n, half_slope = self.fine.shape[0], self._rounded(-0.5 * self._wavenumber(values))
+        n, half_slope = self.fine.shape[0], self._rounded(self._square_factor(values))
         return lambda w, t: half_slope * square(w, n)
 
     def _draw(self, values: dict[str, Tensor]) -> Tensor:

@@ -2,9 +2,10 @@ r"""What semilinear equations on a grid share: modes, time steps, output at equa
 
 .. math:: \hat w' = L \hat w + \hat N(w, t)
 
-An equation gives its L, diagonal in the modes of the grid, and its N; time goes by
-``scheme``, with a whole number of steps between
-two outputs.
+An equation gives its L, diagonal in the modes of the grid, and its N; time goes by ``scheme``, with
+a whole number of steps between two outputs. Where N is a multiple of the square, there are few
+points and nothing carries gradients, steps are those of :mod:`understudy.simulate.pde.quadratic`,
+whose numbers differ by rounding.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from understudy.core.errors import UserError
 from understudy.core.grid import Grid
 from understudy.core.simulator import FieldSimulator, Parameters
 from understudy.core.space import Integer
+from understudy.simulate.pde import quadratic
 from understudy.simulate.pde.exponential import AdamsStep, ExponentialStep, Nonlinear
 
 SEED = Integer("seed", 0, 2**31 - 1)
@@ -95,6 +97,10 @@ class SemilinearSimulator(FieldSimulator):
     def _nonlinear(self, values: dict[str, Tensor]) -> Nonlinear:
         """N of modes ``(B, C, *modes)`` at times ``(B,)``."""
 
+    def _square_factor(self, values: dict[str, Tensor]) -> Tensor | None:
+        """Factor ``(B or 1, 1, *modes)`` of the modes of the square of a field, if N is that."""
+        return None
+
     @abstractmethod
     def _interval(self, values: dict[str, Tensor]) -> Tensor:
         """Time ``(B,)`` between two outputs."""
@@ -133,8 +139,12 @@ class SemilinearSimulator(FieldSimulator):
         step: ExponentialStep | AdamsStep | None = None,
     ) -> Iterator[Tensor]:
         """Modes at each of so many outputs."""
+        step, factor = step or self._step(values), self._square_factor(values)
+        if factor is not None and quadratic.suits(step, factor, w):
+            yield from quadratic.march(step, factor, w, steps, self.substeps)
+            return
         h = self._interval(values) / self.substeps
-        step = (step or self._step(values)).each(self._rounded)
+        step = step.each(self._rounded)
         nonlinear, pairs = self._nonlinear(values), w.is_complex() and not step.whole.is_complex()
         if pairs:  # a real factor of real and imaginary parts costs half of a complex one
             w, step, of_modes = torch.view_as_real(w), step.each(_paired), nonlinear
