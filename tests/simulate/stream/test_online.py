@@ -359,3 +359,20 @@ def test_settings_that_make_no_sense_are_refused():
         Windows(history=-1)
     with pytest.raises(UserError, match="positive"):
         VirtualClock(0.0)
+
+
+def test_seconds_count_from_the_first_batch_on(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    study = trainer(max_seconds=10.0)
+    take = study._ensemble.next_batch
+
+    def slow_at_first(count):
+        now[0] += 1.0 if now[0] else 100.0
+        return take(count)
+
+    study._ensemble.next_batch = slow_at_first
+    report = study.run()
+    assert report.reason == "seconds"
+    assert (report.startup_seconds, report.seconds, report.batches) == (100.0, 10.0, 11)
+    assert study.progress == 1.0

@@ -23,6 +23,7 @@ class OnlineSettings:
     max_batches : int, optional
         Ends the study before all runs have finished; a reservoir has no other bound.
     max_seconds : float, optional
+        From the first batch on; the start of the solvers is not counted.
     schedule : callable (batch) -> float, optional
         Learning-rate factor, by batch since the total is not known, see
         `understudy.simulate.stream.losses.halving`.

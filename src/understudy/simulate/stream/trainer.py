@@ -57,6 +57,7 @@ class _Loop(Trainer):
 
     def _steps(self, *arguments: Any) -> str:
         try:
+            self.study._await_samples()  # time is counted from here on
             return super()._steps(*arguments)
         except _DrainedError:
             return "drained"
@@ -129,9 +130,15 @@ class OnlineTrainer:
         self._samples = 0
         self._shown, self._since, self._batches_since = math.nan, 0.0, 0
         self._validation: float | None = None
-        self._began = self._told = 0.0
+        self._started = self._began = self._told = 0.0
         self._startup = self._earlier = 0.0
         self._waited = (0.0, 0.0)
+        self._first: list[Sample] = []
+
+    @property
+    def progress(self) -> float:
+        """Share in [0, 1] of the batches or the seconds that the settings allow, what is larger."""
+        return self._loop._progress()
 
     def run(self, validation: Validation | None = None) -> OnlineReport:
         """Train until all runs have finished and the buffer is empty, or the settings say stop.
@@ -144,12 +151,12 @@ class OnlineTrainer:
         validation : Batch or callable (model) -> Tensor (), optional
             Samples of fixed runs, see `validation_batch`, or a score.
         """
-        start = time.perf_counter()
+        self._started = time.perf_counter()
         reason = "interrupt"
         try:
             self._ensemble.start()
             outcome = self._loop.run(
-                lambda _: self._train_loss(start), self._validator(validation), self._tell
+                lambda _: self._train_loss(), self._validator(validation), self._tell
             )
             reason = outcome.reason
         except KeyboardInterrupt:  # before the first batch, or while the loop was finishing
@@ -180,7 +187,6 @@ class OnlineTrainer:
         self._samples, self._earlier = progress["samples"], progress["seconds"]
         self._startup, self._waited = progress["startup"], tuple(progress["waited"])
         self._since, self._batches_since = progress["since"], progress["batches_since"]
-        self._began = time.perf_counter()
 
     # -- the loop ---------------------------------------------------------------------------------
 
@@ -211,14 +217,22 @@ class OnlineTrainer:
         more = (self.workers, mine.runs_per_job, mine.restarts, mine.executor)
         return Ensemble(*parts, *more)
 
-    def _train_loss(self, start: float) -> Tensor:
+    def _await_samples(self) -> None:
+        """Wait until solvers run and there is a batch to learn from."""
+        self._first = self._next_samples()
+        self._began = self._told = time.perf_counter()
+        self._startup += self._began - self._started
+        if not self._loop.step:
+            self._waited = self._ensemble.waits
+
+    def _next_samples(self) -> list[Sample]:
         samples = self._ensemble.next_batch(self.settings.batch_size)
         if not samples:
             raise _DrainedError
-        if not self._began:
-            self._began = self._told = time.perf_counter()
-            self._startup = self._began - start
-            self._waited = self._ensemble.waits
+        return samples
+
+    def _train_loss(self) -> Tensor:
+        samples, self._first = self._first or self._next_samples(), []
         batch = Batch.of(samples, self.settings.windows)
         each = self.loss(self._loop.model, batch.to(self._device))
         self.sampler.observe(batch.runs, batch.codes, each.detach())
