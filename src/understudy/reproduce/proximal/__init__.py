@@ -1,0 +1,1 @@
+"""What the reproduction of learned proximal networks measures, on numbers and on digits."""
