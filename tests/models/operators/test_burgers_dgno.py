@@ -98,7 +98,7 @@ def test_training_lowers_the_loss_and_comes_back(tmp_path):
     before = float(operator._loss(a, draw.manual_seed(1)).detach())
     plan = Training(steps=100, batch_size=8, learning_rate=5e-3, clip_norm=None, ema_decay=0.9)
     operator.fit(a, plan)
-    assert float(operator._loss(a, draw.manual_seed(1)).detach()) < 0.7 * before
+    assert float(operator._loss(a, draw.manual_seed(1)).detach()) < 0.85 * before
     again = load_operator(operator.save(tmp_path / "waves.us"))
     assert torch.equal(again.predict(a), operator.predict(a))
     assert again.residual == operator.residual
