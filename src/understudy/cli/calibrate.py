@@ -111,12 +111,15 @@ def calibrate(
         raise UserError("--check draws from priors of single parameters, not from a [field]")
     table = understudy.read_table(measurement)
     of, y = read_measurement(_surrogate(model), table, list(priors.parameters))
+    field_prior = None
+    if priors.density is not None:
+        field_prior = FieldPrior.load(priors.density, len(priors.parameters))
     listener = None if quiet or json else _Said()
     found = infer(
         *(of, y, priors.parameters, priors.noise, chains, burn_in, samples, seed),
         file=file,
         listener=listener,
-        log_prior=priors.density and FieldPrior.load(priors.density, len(priors.parameters)),
+        log_prior=field_prior,
     )
     ranks = None
     if check:
