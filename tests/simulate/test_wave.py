@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from understudy.core.errors import UserError
+from understudy.simulate.pde.driven_wave import DrivenWave
 from understudy.simulate.pde.named import draw_parameters
 from understudy.simulate.pde.wave import Wave
 from understudy.simulate.wave import WaveFEM2D
@@ -240,3 +241,41 @@ def test_a_finer_mesh_is_sampled_at_the_same_points() -> None:
 def test_a_pulse_of_no_width_is_refused() -> None:
     with pytest.raises(UserError, match="'width' of run 1 must be positive"):
         Wave().fields({"x": 0.5, "y": 0.5, "width": 0.0, "speed": 1.0})
+
+
+# -- a membrane that is driven ------------------------------------------------------------------
+
+DRIVEN = {"points": 31, "steps": 2, "duration": 0.25, "substeps": 40, "width": 0.1}
+
+
+def test_a_driven_membrane_follows_its_modes() -> None:
+    """Of the load f(x) sin(W t) mode k swings as f_k (w sin W t - W sin w t) / (w (w^2 - W^2))."""
+    run = {"x": 0.45, "y": 0.6, "frequency": 1.5}
+    found = DrivenWave(**DRIVEN).fields(run)[0, :, 0].double().numpy()
+    s = np.linspace(0.0, 1.0, 33)[1:-1]
+    k = np.arange(1, 32)
+    sines = np.sin(math.pi * k[:, None] * s)  # (modes, points)
+    width = DRIVEN["width"]
+    along = [
+        np.exp(-((s - centre) ** 2) / (2 * width**2)) / (math.sqrt(2 * math.pi) * width)
+        for centre in (run["x"], run["y"])
+    ]
+    f = np.multiply.outer(*(2.0 / 32 * sines @ part for part in along))
+    w = math.pi * np.sqrt(k[:, None] ** 2 + k**2)
+    W = 2 * math.pi * run["frequency"]
+    for t, field in zip((0.125, 0.25), found[1:], strict=True):
+        swing = f * (w * np.sin(W * t) - W * np.sin(w * t)) / (w * (w**2 - W**2))
+        expected = sines.T @ swing @ sines
+        assert np.linalg.norm(field - expected) < 0.02 * np.linalg.norm(expected)
+
+
+def test_a_driven_membrane_starts_at_rest_and_only_there() -> None:
+    simulator = DrivenWave(**DRIVEN)
+    run = {"x": 0.5, "y": 0.5, "frequency": 1.0}
+    assert not simulator.fields(run)[:, 0].any()
+    with pytest.raises(UserError, match="cannot be gone on from"):
+        simulator.fields(run, start=torch.ones(1, 2, 31, 31))
+    with pytest.raises(UserError, match="width must be positive"):
+        DrivenWave(width=0.0)
+    with pytest.raises(UserError, match="'frequency' of run 1 must be positive"):
+        simulator.fields(run | {"frequency": 0.0})

@@ -29,6 +29,7 @@ SMALL = {
     "shallow-water": {"points": 16, "steps": 2, "duration": 0.2},
     "kolmogorov": {"points": 16, "steps": 2, "substeps": 10, "interval": 0.1},
     "wave": {"points": 15, "steps": 2, "duration": 0.2, "substeps": 2},
+    "driven-wave": {"points": 15, "steps": 2, "duration": 0.2, "substeps": 2},
     "elastic-wave": {"points": 11, "steps": 2, "duration": 0.1, "substeps": 2},
 }
 

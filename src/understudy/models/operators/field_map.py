@@ -217,11 +217,11 @@ class FieldMap(Operator):
 
 
 def _scaling(fields: Tensor, kind: FieldScaling) -> Scaling:
-    """Units of fields ``(N, C, *space)``."""
+    """Units of fields ``(N, C, *space)``, of which there may be none."""
+    if kind == "none" or not fields.shape[1]:
+        one = torch.ones(1, fields.shape[1], *[1] * (fields.ndim - 2))
+        return Scaling(torch.zeros_like(one), one)
     if kind == "pointwise":
         scaling = Scaling.of(fields.float(), (0,))
         return Scaling(scaling.shift, scaling.scale + 1e-5)
-    scaling = Scaling.of(fields.float(), (0, *range(2, fields.ndim)))
-    if kind == "global":
-        return scaling
-    return Scaling(torch.zeros_like(scaling.shift), torch.ones_like(scaling.scale))
+    return Scaling.of(fields.float(), (0, *range(2, fields.ndim)))

@@ -7,7 +7,8 @@
 - :class:`Heat`: between walls of constant temperature, in one or two dimensions.
 - :class:`CompressibleFlow`, :class:`ShallowWater`: gas in one dimension, water in two, with shocks.
 - :class:`Darcy`, :class:`Helmholtz`: one field for a random medium.
-- :class:`Wave`, :class:`ElasticWave`: a pulse in a square, by finite elements.
+- :class:`Wave`, :class:`ElasticWave`: a pulse in a square; :class:`DrivenWave`: a source in one; by
+  finite elements.
 - :data:`EQUATIONS` and :func:`named`: these by their names, for data sets.
 """
 
@@ -15,6 +16,7 @@ from understudy.simulate.pde.advection import Advection
 from understudy.simulate.pde.compressible import CompressibleFlow
 from understudy.simulate.pde.conservation import Burgers, CombinedEquation
 from understudy.simulate.pde.darcy import Darcy
+from understudy.simulate.pde.driven_wave import DrivenWave
 from understudy.simulate.pde.elastic_wave import ElasticWave
 from understudy.simulate.pde.heat import Heat
 from understudy.simulate.pde.helmholtz import Helmholtz
@@ -32,6 +34,7 @@ __all__ = [
     "CombinedEquation",
     "CompressibleFlow",
     "Darcy",
+    "DrivenWave",
     "ElasticWave",
     "FisherKPP",
     "FitzHughNagumo",

@@ -17,6 +17,7 @@ from understudy.simulate.pde.advection import Advection
 from understudy.simulate.pde.compressible import CompressibleFlow
 from understudy.simulate.pde.conservation import Burgers, CombinedEquation
 from understudy.simulate.pde.darcy import Darcy
+from understudy.simulate.pde.driven_wave import DrivenWave
 from understudy.simulate.pde.elastic_wave import ElasticWave
 from understudy.simulate.pde.heat import Heat
 from understudy.simulate.pde.helmholtz import Helmholtz
@@ -44,6 +45,7 @@ EQUATIONS: dict[str, Callable[..., FieldSimulator]] = {
     "compressible": CompressibleFlow,
     "shallow-water": ShallowWater,
     "wave": Wave,
+    "driven-wave": DrivenWave,
     "elastic-wave": ElasticWave,
 }
 """What makes each simulator, by the name of its equation."""
