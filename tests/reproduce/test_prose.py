@@ -8,6 +8,8 @@ from understudy.core.expressions import ExpressionList
 from understudy.core.systems import find
 from understudy.reproduce import Scale
 from understudy.reproduce import prose as reproduction
+from understudy.reproduce.equations.information import best_equations, posterior
+from understudy.reproduce.equations.networks import new_network
 from understudy.reproduce.equations.regression import (
     candidates,
     fitted_numbers,
@@ -15,9 +17,26 @@ from understudy.reproduce.equations.regression import (
     sparse_coefficients,
     sparse_forecast,
 )
-from understudy.simulate.ode_families import LORENZ, SPROTT_B, THOMAS, times
+from understudy.reproduce.equations.rivals import nearest
+from understudy.reproduce.equations.scores import (
+    expression_errors,
+    finite_errors,
+    solution_errors,
+    typical,
+)
+from understudy.reproduce.equations.setting import (
+    REDUCED,
+    SIZES,
+    UNSEEN,
+    Task,
+    beyond,
+    held_out,
+    sampled_test,
+    seen,
+)
+from understudy.simulate.ode_families import LORENZ, SPROTT_B, THOMAS, ODEFamily, times
 
-SMOKE = replace(reproduction._SIZES[Scale.SMOKE], families=(LORENZ, THOMAS), train=12, test=6)
+SMOKE = replace(SIZES[Scale.SMOKE], families=(LORENZ, THOMAS), train=12, test=6)
 
 
 def lorenz(count=3, points=129):
@@ -33,35 +52,35 @@ def test_the_system_is_implemented():
 def test_every_claim_is_measured_at_smoke_scale():
     claims = reproduction.run(Scale.SMOKE, seed=3)
     assert {claim.seeds for claim in claims} == {(3,)}
-    assert len({claim.statement for claim in claims}) == len(claims) == 11
+    assert len({claim.statement for claim in claims}) == len(claims) == 12
     always = [claim for claim in claims if "mean parameters" not in claim.statement]
     assert all(math.isfinite(claim.measured) for claim in always)
 
 
 def test_held_out_cells_are_no_cells_of_the_training_and_a_fifth_of_the_box():
     unit = torch.rand(20_000, 3, generator=torch.Generator().manual_seed(0))
-    out, inside = reproduction._held_out(unit), reproduction._outside(unit)
+    out, inside = held_out(unit), seen(unit)
     assert bool((out ^ inside).all())
     assert float(out.double().mean()) == pytest.approx(0.2, abs=0.02)
-    assert bool(reproduction._held_out(torch.full((1, 3), 0.1)).all())
+    assert bool(held_out(torch.full((1, 3), 0.1)).all())
 
 
 def test_parameters_beyond_the_range_have_one_at_least_outside_of_it():
     family = SPROTT_B
     unit = torch.rand(500, 3, generator=torch.Generator().manual_seed(0))
-    values = family.values(unit[reproduction._beyond(unit)], spread=0.2)
+    values = family.values(unit[beyond(unit)], spread=0.2)
     mean = torch.tensor([0.4, 1.2, 1.0], dtype=torch.float64)
     assert float((values / mean - 1).abs().amax(1).min()) > 0.095
 
 
 def test_the_test_has_the_times_of_training_and_those_halfway():
-    test = reproduction._test(SMOKE, (LORENZ,), 2)
+    test = sampled_test(SMOKE, (LORENZ,), 2)
     torch.testing.assert_close(test.between.t[::2], test.at.t)
     torch.testing.assert_close(test.between.u[:, ::2], test.at.u)
 
 
 def test_noise_of_the_test_is_the_same_at_every_call_but_for_its_size():
-    test = reproduction._test(SMOKE, (LORENZ,), 2)
+    test = sampled_test(SMOKE, (LORENZ,), 2)
     clean = test.at.u[:, :8]
     torch.testing.assert_close(
         2.5 * (test.inputs(8, 0.02) - clean), test.inputs(8, 0.05) - clean, rtol=1e-3, atol=1e-4
@@ -69,9 +88,7 @@ def test_noise_of_the_test_is_the_same_at_every_call_but_for_its_size():
 
 
 def test_both_networks_have_the_same_parts_but_for_symbols():
-    with_text, without = (
-        reproduction._network(SMOKE, v).network for v in ("multimodal", "no-text")
-    )
+    with_text, without = (new_network(SMOKE, v).network for v in ("multimodal", "no-text"))
     own, other = (dict(n.named_parameters()) for n in (with_text, without))
     assert all(own[name].shape == value.shape for name, value in other.items())
     extra = {name.split(".")[0] for name in own.keys() - other.keys()}
@@ -80,16 +97,16 @@ def test_both_networks_have_the_same_parts_but_for_symbols():
 
 
 def test_the_paper_scale_has_the_sizes_of_the_paper():
-    size = reproduction._SIZES[Scale.PAPER]
+    size = SIZES[Scale.PAPER]
     assert (size.width, size.heads, size.layers) == (512, 8, (2, 4, 8, 8, 8))
     assert (size.train, size.steps, size.batch_size) == (512_000, 160_000, 512)
     assert len(size.families) == 15
 
 
 def test_expression_errors_are_zero_of_the_truth_and_not_a_number_of_nothing():
-    test = reproduction._test(SMOKE, (LORENZ, THOMAS), 4)
+    test = sampled_test(SMOKE, (LORENZ, THOMAS), 4)
     true = test.equations
-    errors = reproduction._expression_errors([true[0], None, true[2], true[0]], test)
+    errors = expression_errors([true[0], None, true[2], true[0]], test)
     assert errors[0] == 0 and errors[2] == 0
     assert bool(errors[1].isnan()) and float(errors[3]) > 0.5
 
@@ -98,19 +115,40 @@ def test_a_forecast_that_diverged_errs_as_much_as_zero():
     true = torch.ones(2, 4, 1)
     said = true.clone()
     said[0, 2] = torch.nan
-    assert reproduction._finite_errors(said, true).tolist() == [1.0, 0.0]
+    assert finite_errors(said, true).tolist() == [1.0, 0.0]
+
+
+def test_samples_of_a_decay_tell_its_rate_as_the_formula_says():
+    # u = u_0 e^{-c t}, c = 1: with both unknown the information is a matrix of two by two
+    family = ODEFamily("decay", "-c * u_0", {"c": 1.0})
+    t = torch.linspace(0.0, 2.0, 9, dtype=torch.float64)
+    u = torch.exp(-t)[None, :, None]
+    found = posterior(family, torch.ones(1, 1, dtype=torch.float64), u, t, noise=0.1)
+    slopes = torch.stack([-t * torch.exp(-t), torch.exp(-t)], dim=1)
+    variance = 0.01 * u.square().mean()
+    prior = torch.tensor([300.0, 0.75], dtype=torch.float64)
+    expected = torch.linalg.inv(slopes.T @ slopes / variance + torch.diag(prior))
+    torch.testing.assert_close(found[0], expected, rtol=1e-5, atol=1e-9)
+
+
+def test_the_best_equations_have_the_right_trees_and_err_less_than_mean_parameters():
+    test = sampled_test(SMOKE, (LORENZ, THOMAS), 8)
+    best = best_equations(SMOKE, test, 8)
+    assert [e.skeleton for e in best] == [e.skeleton for e in test.equations]
+    errors, trivial = (expression_errors(e, test) for e in (best, typical(SMOKE, test)))
+    assert 0.0 < float(errors.mean()) < float(trivial.mean())
 
 
 def test_the_nearest_trajectory_of_the_training_is_found():
-    test = reproduction._test(SMOKE, (LORENZ,), 4)
-    forecast = reproduction._nearest(SMOKE, test.at)
+    test = sampled_test(SMOKE, (LORENZ,), 4)
+    forecast = nearest(SMOKE, test.at)
     torch.testing.assert_close(forecast(test), test.at.u[:, max(SMOKE.given) :])
 
 
 def test_solving_the_true_equation_from_clean_samples_forecasts():
     data = lorenz(points=65)
-    fine = reproduction._Test(data, data)
-    errors = reproduction._solution_errors(fine.equations, fine, 32)
+    fine = Task(data, data)
+    errors = solution_errors(fine.equations, fine, 32)
     assert float(errors.median()) < 0.2
 
 
@@ -148,6 +186,6 @@ def test_sindy_goes_on_from_the_last_sample():
 
 
 def test_the_unseen_combination_has_a_tree_of_its_own():
-    trees = {family.skeleton for family in reproduction._REDUCED}
-    assert reproduction._UNSEEN.skeleton not in trees
-    assert ExpressionList.parse(str(reproduction._UNSEEN.skeleton)).dim == 3
+    trees = {family.skeleton for family in REDUCED}
+    assert UNSEEN.skeleton not in trees
+    assert ExpressionList.parse(str(UNSEEN.skeleton)).dim == 3

@@ -21,6 +21,7 @@ def show(model: Model, json: Json = False) -> None:
     others = {
         "operator": _show_operator,
         "sound-operator": _show_sound,
+        "prose": _show_prose,
         "proximal-network": _show_prior,
         "linear solver": _show_solver,
     }
@@ -115,6 +116,46 @@ def _show_sound(path: Path, json: bool) -> None:
     print_file(path)
     for name, value in record.items():
         say(f"  {name.replace('_', ' ')}: {value}")
+
+
+def _show_prose(path: Path, json: bool) -> None:
+    from understudy.cli.console import print_json, say
+    from understudy.cli.summary import print_file
+    from understudy.models.operators.prose import PROSE
+
+    model = PROSE.load(path)
+    sizes = model.network.architecture
+    layers = {
+        **{
+            "data": sizes.data_layers,
+            "symbols": sizes.symbol_layers,
+            "fusion": sizes.fusion_layers,
+        },
+        "solution": sizes.data_decoder_layers,
+        "equation": sizes.symbol_decoder_layers,
+    }
+    record: dict[str, object] = {
+        "operator": model.model,
+        "variant": sizes.variant,
+        "weights": sum(p.numel() for p in model.network.parameters()),
+        "width": sizes.width,
+        "layers": ", ".join(f"{count} {name}" for name, count in layers.items()),
+        "components": f"at most {sizes.max_dim}",
+        "guesses": "with numbers" if model.guess == "numbers" else "without numbers",
+        "samples": " or ".join(map(str, dict.fromkeys(model.given))) or "not trained",
+        "times": f"{model.span[0]:g} to {model.span[1]:g}",
+    }
+    if json:
+        described = model.network.describe()
+        facts = {"given": list(model.given), "span": list(model.span), "trees": list(model.trees)}
+        head = {name: record[name] for name in ("operator", "variant", "weights")}
+        print_json({"file": str(path), **head, **facts, "network_settings": described})
+        return
+    print_file(path)
+    for name, value in record.items():
+        say(f"  {name}: {value}")
+    for tree in model.trees:
+        say(f"  trained on: {tree}")
 
 
 def _show_prior(path: Path, json: bool) -> None:

@@ -109,6 +109,12 @@ class ODEFamily:
         everything[:, varying] = parameters.double()
         return everything[:, self._slots]
 
+    def parameters_of(self, numbers: Tensor) -> Tensor:
+        """Parameters ``(N, P)`` of numbers ``(N, K)`` of the tree, the way back of `numbers`."""
+        names = list(self.means)
+        first = [int((self._slots == names.index(p)).nonzero()[0]) for p in self.parameters]
+        return numbers[:, first].double()
+
     def simulate(self, parameters: Tensor, u0: Tensor, t: Tensor) -> Tensor:
         """Trajectories.
 

@@ -10,8 +10,14 @@ from understudy.core.expressions import ExpressionList
 from understudy.data.trajectories import TrajectorySet
 from understudy.models.operators.equation_guesses import GuessSampler
 from understudy.models.operators.equation_tokens import ExpressionTokenizer
-from understudy.models.operators.prose import PROSE, PROSETraining, add_noise
+from understudy.models.operators.prose import PROSE
 from understudy.models.operators.prose_network import PROSEArchitecture, PROSENetwork
+from understudy.models.operators.prose_training import (
+    PROSETraining,
+    _Loss,
+    add_noise,
+    mantissa_circle,
+)
 from understudy.models.operators.term_noise import add_term, delete_term
 from understudy.models.operators.writing import write_tokens
 
@@ -317,8 +323,6 @@ def test_training_lowers_the_loss_and_learns_to_write_and_to_forecast(data):
 
 
 def test_some_steps_lower_the_loss(data):
-    from understudy.models.operators.prose import _Loss
-
     plan = PROSETraining(steps=40, batch_size=16, learning_rate=5e-3, warmup=5, decay="cosine")
     model = small()
     model.given = (8,)
@@ -327,6 +331,67 @@ def test_some_steps_lower_the_loss(data):
     model.fit(data, 8, plan)
     loss = _Loss(model, data, plan, torch.device("cpu"))
     assert float(loss(1000).detach()) < 0.8 * before
+
+
+@pytest.mark.slow
+def test_fifty_equations_are_learnt_by_heart_to_the_last_digit():
+    data = oscillations(50)
+    model = small()
+    plan = PROSETraining(
+        **{"steps": 500, "batch_size": 50, "learning_rate": 5e-3, "warmup": 20, "decay": "cosine"},
+        **{"optimizer": "soap", "start": "ordered", "noise": 0.0, "add": 0.0, "delete": 0.0},
+    )
+    model.fit(data, 8, plan)
+    equations = [data.equation(i) for i in range(50)]
+    said = model.predict(data.t[:8], data.u[:, :8], equations, data.t[8:])
+    same = [a == b for a, b in zip(said.expression, equations, strict=True)]
+    assert sum(same) >= 48
+
+
+def test_mantissas_on_a_circle_are_nearest_to_their_neighbours():
+    ids, values = TOKENIZER.mantissas
+    assert [TOKENIZER.words[i] for i in (ids[0], ids[-1])] == ["N100", "N999"]
+    rows = mantissa_circle(values, 64)
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(900))
+    alike = rows @ rows.T
+    alike.fill_diagonal_(-1.0)
+    next_to = (alike.argmax(1) - torch.arange(900)).abs()
+    assert set(next_to.tolist()) <= {1, 899}
+    assert float(alike[0, 899]) > float(alike[0, 5])  # 999 is nearer to 100 than 105 is
+
+
+def test_an_ordered_start_places_mantissas_and_centres_requests(data):
+    torch.manual_seed(0)
+    plain = small().network
+    ordered = small()
+    still = {"steps": 1, "batch_size": 4, "learning_rate": 0.0, "warmup": 1, "decay": "cosine"}
+    ordered.fit(data, 8, PROSETraining(**still, start="ordered"))
+    network, ids = ordered.network, ordered.tokenizer.mantissas[0]
+    torch.testing.assert_close(
+        network.written.embedding.weight[ids], mantissa_circle(torch.arange(100, 1000), 16)
+    )
+    first, last = float(data.t[8]), float(data.t[-1])
+    middle = torch.tensor([[(first + last) / 2], [first], [last]])
+    asked = network.query(middle)
+    torch.testing.assert_close(asked[0], plain.query.bias, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        asked[2] - asked[1], 4.0 * plain.query.weight[:, 0], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_soap_lowers_the_loss_and_goes_on_from_its_file(data, tmp_path):
+    plan = {"batch_size": 16, "learning_rate": 2e-3, "warmup": 2, "decay": "cosine", "steps": 30}
+    where = tmp_path / "run.safetensors"
+    plan = PROSETraining(**plan, optimizer="soap", start="ordered", checkpoint=where)
+    model = small().fit(data, 8, plan)
+    again = small(seed=1).fit(data, 8, plan)  # nothing is left to do
+    own, other = model.network.state_dict(), again.network.state_dict()
+    assert all(torch.equal(own[name], other[name]) for name in own)
+    loss = _Loss(model, data, plan, torch.device("cpu"))
+    fresh = small()
+    fresh.prepared(data, 8)
+    before = _Loss(fresh, data, plan, torch.device("cpu"))
+    assert float(loss(1000).detach()) < 0.85 * float(before(1000).detach())
 
 
 def test_the_same_seed_trains_the_same(data):
@@ -363,7 +428,7 @@ def test_solutions_in_units_of_their_input_grow_with_it(data):
     model = small()
     model.units = "trajectory"
     mask = data.mask[:4]
-    one, other = (model._units(x * data.u[:4, :8], mask) for x in (1.0, 3.0))
+    one, other = (model.units_of(x * data.u[:4, :8], mask) for x in (1.0, 3.0))
     torch.testing.assert_close(other, 3.0 * one)
 
 

@@ -85,6 +85,13 @@ class ExpressionTokenizer:
     def __len__(self) -> int:
         return len(self.words)
 
+    @property
+    def mantissas(self) -> tuple[Tensor, Tensor]:
+        """Token numbers of the mantissas without leading zeros, and these as whole numbers."""
+        low, high = 10 ** (self.float_digits - 1), 10**self.float_digits
+        values = torch.arange(low, high)
+        return self._mantissa + values, values
+
     def describe(self) -> dict[str, Any]:
         """JSON from which an equal tokeniser is made."""
         return {

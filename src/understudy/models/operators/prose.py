@@ -6,24 +6,17 @@ and with the complete equation,
 
 .. math:: (u(t_1), \dots, u(t_m);\ \text{guess}) \mapsto (t \mapsto \hat u(t);\ \text{equation}) .
 
-It is trained on whole families of equations by
-
-.. math:: L = 6\, \mathop{\mathrm{mean}}_b \frac{\|\hat u - u\|^2}{\|u\|^2 + 10^{-5}}
-    + \text{cross-entropy of the tokens},
-
-norms over the output times and components. Noise of the input is
-:math:`0.02\, \|u\|\, n / \|n\|` with n normal: exactly 2 % of its norm. The network is in
-:mod:`understudy.models.operators.prose_network`, the language of tokens in
+It is trained on whole families of equations, see :mod:`understudy.models.operators.prose_training`.
+The network is in :mod:`understudy.models.operators.prose_network`, the language of tokens in
 :mod:`understudy.models.operators.equation_tokens`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -32,11 +25,11 @@ from torch import Tensor
 from understudy.core import artifact
 from understudy.core.errors import UserError
 from understudy.core.expressions import ExpressionList
-from understudy.core.loop import Outcome, Schedule, Settings, Trainer, cosine, shuffled_batches
+from understudy.core.loop import Outcome
 from understudy.data.trajectories import TrajectorySet, check_times
-from understudy.models.operators.equation_guesses import GuessSampler
 from understudy.models.operators.equation_tokens import ExpressionTokenizer
 from understudy.models.operators.prose_network import Fused, PROSEArchitecture, PROSENetwork
+from understudy.models.operators.prose_training import PROSETraining, train
 from understudy.models.operators.training import Listener
 from understudy.models.operators.writing import write_equations
 
@@ -45,65 +38,6 @@ _CHUNK = 128
 
 Guess = str | ExpressionList
 """An equation, complete or with masked numbers, or its text."""
-
-
-@dataclass(frozen=True)
-class PROSETraining:
-    """How a PROSE is trained; unless given as in the paper's code.
-
-    Parameters
-    ----------
-    steps, batch_size : int
-        160,000 and 512 in the paper.
-    learning_rate : float
-        Of Adam, after rising for `warmup` steps.
-    decay : {"inverse-sqrt", "cosine"}
-        How it falls then; along a cosine in runs that are short.
-    weight_decay : float
-        Coupled, an L2 term of the gradient.
-    clip_norm : float
-    data_weight : float
-        Of the error of the solution beside the cross-entropy.
-    noise : float
-        Norm of the noise of the input over that of the input.
-    noisy_targets : bool
-        Whether the solution that is learnt has the same noise, as in the paper's code.
-    add, delete : float
-        Shares of guesses with a term too many and a term too few.
-    query_points : int, optional
-        Output times of a step, drawn at random; all of them unless given.
-    device : {"cpu", "cuda"}
-    checkpoint : Path, optional
-        File from which a run that was cut off goes on.
-    """
-
-    steps: int = 160_000
-    batch_size: int = 512
-    learning_rate: float = 1e-4
-    warmup: int = 20_000
-    decay: Literal["inverse-sqrt", "cosine"] = "inverse-sqrt"
-    weight_decay: float = 1e-4
-    clip_norm: float = 1.0
-    data_weight: float = 6.0
-    noise: float = 0.02
-    noisy_targets: bool = False
-    add: float = 0.15
-    delete: float = 0.15
-    query_points: int | None = None
-    seed: int = 0
-    device: str = "cpu"
-    checkpoint: Path | None = None
-    interrupt: Literal["raise", "return"] = "raise"
-
-    @property
-    def schedule(self) -> Schedule:
-        """Factor of the learning rate by progress."""
-        start = self.warmup / self.steps
-        if self.decay == "cosine":
-            return cosine(warmup=min(start, 0.99), floor=0.01)
-        return lambda progress: (
-            max(progress / start, 1e-3) if progress < start else math.sqrt(start / progress)
-        )
 
 
 @dataclass(frozen=True)
@@ -167,15 +101,18 @@ class PROSE:
             raise UserError(f"units must be 'data' or 'trajectory', found {units!r}")
         self.tokenizer, self.guess, self.units = tokenizer, guess, units
         self.network = PROSENetwork(architecture)
-        self.scale, self.given, self.span = 1.0, (), (0.0, 0.0)
+        self.scale, self.given, self.span, self.trees = 1.0, (), (0.0, 0.0), ()
         self.outcome: Outcome | None = None
 
+    model: ClassVar[str] = KIND
     scale: float
     """Unit of states in the network: geometric mean of the sizes of the training trajectories."""
     given: tuple[int, ...]
     """Numbers of points that an input may have."""
     span: tuple[float, float]
     """First and last time of the training trajectories."""
+    trees: tuple[str, ...]
+    """Equations of the training, numbers masked, as :meth:`ExpressionList.parse` reads them."""
 
     # -- training -----------------------------------------------------------------------------
 
@@ -197,30 +134,8 @@ class PROSE:
         training : PROSETraining, optional
         listener : callable (Event) -> None, optional
         """
-        plan = training or PROSETraining()
         self.prepared(data, given)
-        device = torch.device(plan.device)
-        self.network.to(device)
-        loss = _Loss(self, data, plan, device)
-        settings = Settings(
-            max_steps=plan.steps,
-            schedule=plan.schedule,
-            clip_norm=plan.clip_norm,
-            checkpoint=plan.checkpoint,
-            interrupt=plan.interrupt,
-        )
-        optimizer = torch.optim.Adam(
-            self.network.parameters(),
-            plan.learning_rate,
-            weight_decay=plan.weight_decay,
-            foreach=True,
-        )
-        trainer = Trainer(self.network, optimizer, settings)
-        if plan.checkpoint is not None and plan.checkpoint.exists():
-            trainer.resume(plan.checkpoint)
-        self.network.train()
-        self.outcome = trainer.run(loss, None, listener)
-        self.network.eval()
+        self.outcome = train(self, data, training or PROSETraining(), listener)
         return self
 
     def prepared(self, data: TrajectorySet, given: int | Sequence[int]) -> Self:
@@ -228,6 +143,7 @@ class PROSE:
         self.given = (given,) if isinstance(given, int) else tuple(given)
         self._check(data)
         self.span = (float(data.t[0]), float(data.t[-1]))
+        self.trees = tuple(map(str, data.skeletons))
         squares = data.u.square().sum((1, 2)) / (data.dims * len(data.t))
         self.scale = float(squares.clamp_min(1e-12).log().mean().div(2).exp())
         return self
@@ -318,14 +234,14 @@ class PROSE:
         guesses = self._guesses(symbols, len(u)) if reads else None
         for i in range(0, len(u), _CHUNK):
             some = u[i : i + _CHUNK]
-            units = self._units(some, some.ne(0).any(dim=1)).to(self._device)
+            units = self.units_of(some, some.ne(0).any(dim=1)).to(self._device)
             yield self._fused(t, some, guesses, i), units
 
     @property
     def _device(self) -> torch.device:
         return next(self.network.parameters()).device
 
-    def _units(self, given: Tensor, mask: Tensor) -> Tensor:
+    def units_of(self, given: Tensor, mask: Tensor) -> Tensor:
         """Units of solutions (B, 1, 1), of inputs (B, T, d) whose real components are (B, d)."""
         if self.units == "data":
             return given.new_full((len(given), 1, 1), self.scale)
@@ -400,6 +316,7 @@ class PROSE:
             "scale": self.scale,
             "given": list(self.given),
             "span": list(self.span),
+            "trees": list(self.trees),
         }
         return artifact.write(path, manifest, self.network.state_dict())
 
@@ -422,112 +339,9 @@ class PROSE:
             new = cls(tokenizer, sizes, what["guess"], what["units"])
             new.scale, new.given = float(what["scale"]), tuple(map(int, what["given"]))
             first, last = map(float, what["span"])
-            new.span = (first, last)
+            new.span, new.trees = (first, last), tuple(map(str, what["trees"]))
             new.network.load_state_dict(stored.tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{path} is damaged: its parts do not fit ({error})") from error
         new.network.eval()
         return new
-
-
-class _Loss:
-    """Loss of a step: a batch, its noise, its guesses and its output times."""
-
-    def __init__(
-        self, model: PROSE, data: TrajectorySet, plan: PROSETraining, device: torch.device
-    ) -> None:
-        self.model, self.data, self.plan, self.device = model, data, plan, device
-        self.sizes = model.network.architecture
-        self.batches = shuffled_batches(len(data), plan.batch_size, plan.seed)
-        self.first = max(model.given)
-        tokenizer = model.tokenizer
-        if self.sizes.writes_symbols:
-            self.targets = tokenizer.encode_set(data)
-            _check_length(self.targets, self.sizes.max_tokens)
-        if self.sizes.reads_symbols:
-            self.guesses = GuessSampler(
-                tokenizer, data.skeletons, model.guess == "skeleton", seed=plan.seed
-            )
-
-    def __call__(self, step: int) -> Tensor:
-        plan, data = self.plan, self.data
-        seed = hash((plan.seed, step)) & 0x7FFFFFFF
-        generator = torch.Generator().manual_seed(seed)
-        rows = self.batches(step)
-        given = self.model.given[step % len(self.model.given)]
-        u, mask = data.u[rows], data.mask[rows]
-        # the whole trajectory is perturbed, its beginning by exactly its share
-        noisy = add_noise(u, mask, plan.noise, generator, given)
-        guess = None
-        if self.sizes.reads_symbols:
-            guess = self.guesses.draw(
-                data.which[rows], data.numbers[rows], generator, plan.add, plan.delete
-            ).to(self.device)
-        scaled = (noisy[:, :given] / self.model.scale).to(self.device)
-        fused = self.model.network.encode(data.t[:given].to(self.device), scaled, guess)
-        loss = torch.zeros((), device=self.device)
-        if self.sizes.writes_data:
-            units = self.model._units(noisy[:, :given], mask).to(self.device)
-            truth = noisy if plan.noisy_targets else u
-            loss = plan.data_weight * self._error(fused, units, truth, mask, generator)
-        if self.sizes.writes_symbols:
-            loss = loss + self._cross_entropy(fused, self.targets[rows])
-        return loss
-
-    def _error(
-        self,
-        fused: Fused,
-        units: Tensor,
-        u: Tensor,
-        mask: Tensor,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """Mean over the batch of the squared relative error of the solution."""
-        times = torch.arange(self.first, len(self.data.t))
-        if self.plan.query_points is not None and self.plan.query_points < len(times):
-            order = torch.randperm(len(times), generator=generator)
-            times = times[order[: self.plan.query_points]]
-        said = units * self.model.network.solution(fused, self.data.t[times])
-        truth = u[:, times].to(self.device)
-        error = (said - truth) * mask[:, None].to(self.device)
-        return (error.square().sum((1, 2)) / (truth.square().sum((1, 2)) + 1e-5)).mean()
-
-    def _cross_entropy(self, fused: Fused, targets: Tensor) -> Tensor:
-        tokenizer = self.model.tokenizer
-        length = int((targets != tokenizer.pad).sum(1).max())
-        before = F.pad(targets[:, :length], (1, 0), value=tokenizer.bos)
-        after = F.pad(targets[:, :length], (0, 1), value=tokenizer.pad)
-        ends = (after != tokenizer.pad).sum(1, keepdim=True)
-        after = after.scatter(1, ends, tokenizer.eos).to(self.device)
-        real = after != tokenizer.pad
-        logits = self.model.network.logits(fused, before.to(self.device))
-        return F.cross_entropy(logits[real], after[real])
-
-
-def add_noise(
-    u: Tensor, mask: Tensor, share: float, generator: torch.Generator, given: int | None = None
-) -> Tensor:
-    """Trajectories with normal noise whose norm is a share of theirs.
-
-    Parameters
-    ----------
-    u : Tensor (B, T, d)
-    mask : Tensor (B, d)
-        Components that are real; others stay zero.
-    share : float
-    generator : torch.Generator
-    given : int, optional
-        Points of which both norms are taken; all unless given.
-    """
-    if share < 0:
-        raise UserError(f"the share of noise must be at least 0, found {share}")
-    noise = torch.randn(u.shape, generator=generator) * mask[:, None]
-    size = u[:, :given].flatten(1).norm(dim=1) / noise[:, :given].flatten(1).norm(dim=1)
-    return u + share * size[:, None, None] * noise
-
-
-def _check_length(tokens: Tensor, longest: int) -> None:
-    if tokens.shape[1] > longest:
-        raise UserError(
-            f"an equation has {tokens.shape[1]} tokens, the network is made for {longest}"
-        )

@@ -333,14 +333,28 @@ class PROSENetwork(nn.Module):
             x = layer(x, fused.data)
         return cast(Tensor, self.values(x))
 
-    def logits(self, fused: Fused, tokens: Tensor) -> Tensor:
-        """Logits ``(B, L, num_tokens)`` of the token after each of ``<BOS>, ...`` ``(B, L)``."""
+    @torch.no_grad()
+    def centre_queries(self, first: float, last: float, reach: float = 2.0) -> None:
+        r"""Begin with :math:`\mathrm{linear}((t - c)\, r / h)` of requests at t.
+
+        c is the middle of `first` and `last`, h half of their distance and r the reach. After the
+        normalisation times are then spread over more of a half-circle.
+        """
+        weight = self.query.weight
+        weight.mul_(2.0 * reach / (last - first))
+        self.query.bias.sub_(0.5 * (first + last) * weight[:, 0])
+
+    def logits(self, fused: Fused, tokens: Tensor, where: Tensor | None = None) -> Tensor:
+        """Logits ``(B, L, num_tokens)`` of the token after each of ``<BOS>, ...`` ``(B, L)``.
+
+        With places `where` (B, L) only those, ``(places, num_tokens)``.
+        """
         x = self.written(tokens)
         memories = self.remember(fused)
         seen = None if fused.real is None else fused.real[:, None, None, :]
         for layer, memory in zip(self._symbol_layers, memories, strict=True):
             x = layer(x, layer.own.remember(x), memory, seen, causal=True)
-        return self._tied(x)
+        return self._tied(x if where is None else x[where])
 
     def remember(self, fused: Fused) -> Cache:
         """Keys and values of the fused symbols, which serve every token that is written."""

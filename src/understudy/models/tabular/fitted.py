@@ -469,7 +469,7 @@ class FittedSurrogate(Surrogate):
         stored = artifact.read(Path(path))
         kind, content = stored.manifest.get("kind"), stored.manifest.get("content", CONTENT)
         if kind != KIND:
-            fields = kind in ("operator", "sound-operator")
+            fields = kind in ("operator", "sound-operator", "prose")
             way = "; understudy.load_operator reads it" if fields else ""
             raise UserError(f"{path} holds a {kind!r}, not a surrogate of a table{way}")
         if content != CONTENT:

@@ -1,1 +1,1 @@
-"""What forecasts of equations are compared with."""
+"""Parts of the reproduction of PROSE: what is trained, on what, and what it is compared with."""
