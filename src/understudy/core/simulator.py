@@ -137,12 +137,13 @@ class FieldSimulator(Simulator):
             and torch.get_num_threads() > 1
         )
         march = self._march(values, begin)
-        lost = torch.zeros(len(times), dtype=torch.bool, device="cpu")
+        lost, some_lost = torch.zeros(len(times), dtype=torch.bool, device="cpu"), False
         for t in times.T:
             with one_thread(small):
                 single = next(march).to(torch.float32)
-                lost = lost | ~single.detach().flatten(1).isfinite().all(1).cpu()
-                if bool(lost.any()):
+                if some_lost or not math.isfinite(float(single.detach().sum())):
+                    lost = lost | ~single.detach().flatten(1).isfinite().all(1).cpu()
+                    some_lost = bool(lost.any())
                     gone = lost.to(single.device).reshape(-1, *[1] * (single.ndim - 1))
                     single = torch.where(gone, torch.nan, single)
             yield t, single

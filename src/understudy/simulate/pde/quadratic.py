@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
 from typing import TypeAlias
 
@@ -72,7 +73,7 @@ def march(
     turned = factor.is_complex()
     real = factor.imag if turned else factor
     real = real[:1] if bool((real == real[:1]).all()) else real
-    square = Square.of(2 * (w.shape[-1] - 1), turned, kind)
+    square = _known_square(2 * (w.shape[-1] - 1), turned, kind)
     runs = [slice(i, i + _TOGETHER) for i in range(0, len(w), _TOGETHER)]
     marches = []
     for own in runs:
@@ -140,6 +141,8 @@ class Square:
 
         return square
 
+
+_known_square = lru_cache(maxsize=8)(Square.of)
 
 Advance: TypeAlias = Callable[[Array, Array], None]
 """Makes a step in place, of a state and its square."""

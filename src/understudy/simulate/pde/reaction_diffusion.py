@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from typing import Literal
 
@@ -126,13 +126,18 @@ def _grown(kept: Tensor, gained: Tensor, u: Tensor) -> Tensor:
 
 def _diffusion(times: Tensor, n: int) -> list[splitting.Flow]:
     """Solutions of :math:`u' = u_{xx}` on the periodic unit interval after times ``(S, B)``."""
-    decay = torch.exp(-times[..., None] * (2.0 * math.pi * wavenumbers(n)) ** 2)
+    rates = (2.0 * math.pi * wavenumbers(n)) ** 2
     same = not times.requires_grad and bool((times == times[:, :1]).all())
     if n > _FEW or not same:
-        return [partial(_spread, d) for d in decay]
-    waves = torch.fft.rfft(torch.eye(n, dtype=times.dtype))
-    mixing = torch.fft.irfft(waves * decay[:, :1], n=n)  # symmetric
+        return [partial(_spread, decay) for decay in torch.exp(-times[..., None] * rates)]
+    waves = _waves_of_points(n)
+    mixing = torch.fft.irfft(waves * torch.exp(-times[:, :1, None] * rates), n=n)  # symmetric
     return [partial(torch.matmul, other=m) for m in mixing]
+
+
+@cache
+def _waves_of_points(n: int) -> Tensor:
+    return torch.fft.rfft(torch.eye(n, dtype=torch.float64))
 
 
 def _spread(decay: Tensor, u: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import math
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator
+from functools import cache
 from itertools import islice
 from types import EllipsisType
 from typing import Literal, TypeAlias
@@ -237,11 +238,13 @@ def _paired(f: Tensor) -> Tensor:
     return f.unsqueeze(-1).expand(*f.shape, 2).contiguous()
 
 
+@cache
 def wavenumbers(n: int) -> Tensor:
     """Whole wavenumbers ``(n // 2 + 1,)`` of a real transform, float64."""
     return torch.arange(n // 2 + 1, dtype=torch.float64)
 
 
+@cache
 def derivative(n: int) -> Tensor:
     r""":math:`2\pi i k` ``(n // 2 + 1,)`` with period 1; 0 for the last mode, without slope."""
     k = wavenumbers(n)
