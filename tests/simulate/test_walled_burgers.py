@@ -30,11 +30,13 @@ def test_with_much_viscosity_the_slowest_sine_is_left():
 
 
 def test_first_fields_go_to_zero_at_walls_and_are_of_size_one():
-    fields = WalledBurgers(128).initial(runs(400))[:, 0]
-    size = fields.square().mean().sqrt()
-    edges = fields[:, [0, -1]].square().mean().sqrt()
-    assert 0.7 < float(size) < 1.0
-    assert float(edges) < 0.06
+    # variances of the sines add up to sum_k (25 / (25 + (k pi)^2))^(2 alpha)
+    for alpha, wanted in ((1.0, 0.87), (2.0, 0.54)):
+        fields = WalledBurgers(128, alpha=alpha).initial(runs(400))[:, 0]
+        size = fields.square().mean().sqrt()
+        edges = fields[:, [0, -1]].square().mean().sqrt()
+        assert float(size) == pytest.approx(wanted, rel=0.1)
+        assert float(edges) < 0.06
 
 
 def test_a_run_goes_on_from_a_field():
