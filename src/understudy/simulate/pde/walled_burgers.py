@@ -2,8 +2,8 @@ r"""Burgers' equation between walls.
 
 .. math:: u_t + u u_x = \nu u_{xx} \text{ on } (-1, 1), \qquad u(\pm 1, t) = 0
 
-First fields are Gaussian, :math:`N(0, 25^{2 \alpha} (-\Delta + 25 I)^{-2 \alpha})` with the interval
-as the unit length, by sines of half waves; with :math:`\alpha = 2` they are smooth, with 1 rough.
+First fields are Gaussian, :math:`N(0, 25^{2 \alpha} (-\Delta + 25 I)^{-2\alpha})` on an interval
+of unit length, by sines of half waves; with :math:`\alpha = 2` they are smooth, with 1 rough.
 Their odd continuation has period 4 and stays odd, so that the periodic equation solves this one.
 With :math:`\nu = 0.1/\pi` it is the problem of DGNO (Zang & Koutsourelakis 2025, arXiv 2502.06250),
 whose law of first fields is not known to us.
