@@ -43,7 +43,9 @@ def exact(cells: int, t: float) -> np.ndarray:
 
 def error(u: np.ndarray) -> float:
     """Relative error of all runs together at the coarse nodes, of fields on any grid of them."""
-    step = (u.shape[1] - 1) // BASE
+    step, rest = divmod(u.shape[1] - 1, BASE)
+    if rest:
+        raise ValueError(f"{u.shape[1] - 1} squares a side are no multiple of {BASE}")
     true = exact(BASE, END)
     return float(np.linalg.norm(u[:, ::step, ::step] - true) / np.linalg.norm(true))
 

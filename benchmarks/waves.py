@@ -55,10 +55,12 @@ def answers(name: str, settings: list[Setting]) -> tuple[list[Record], dict[str,
         text=True,
     )
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or not lines:
+    records = [line for line in lines if "error" in line]
+    versions = next((line["versions"] for line in lines if "versions" in line), {})
+    if len(records) < len(settings):
         said = runner.last_line(done.stderr)
-        return [{"failed": said, "setting": settings[0]}], {}
-    return lines[:-1], lines[-1]["versions"]
+        records.append({"failed": said, "setting": settings[len(records)]})
+    return records, versions
 
 
 def reached(records: list[Record]) -> Record | None:
