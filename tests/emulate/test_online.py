@@ -44,6 +44,9 @@ def test_an_operator_learns_while_runs_stream(model, tmp_path):
     assert found.facts["train_runs"] > 0 and found.facts["frames"] > 0
     assert found.facts["steps"] > 5
     assert found.evaluation.scores()["test_runs"] == 32
+    assert found.operator.test_errors == pytest.approx(found.evaluation.nrmse.tolist())
+    assert [moment.stage for moment in told[-2:]] == ["test", "done"]
+    assert found.facts["startup_seconds"] > 0
     assert any("buffer" in moment.facts for moment in told)
     before = found.facts["steps"]
     again = emulate_online(

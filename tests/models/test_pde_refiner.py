@@ -81,7 +81,7 @@ def _with_oracle(mean, spread, **options):
     refiner = PDERefiner(_Oracle(mean, spread, 3), scale_fields=False, **options)
     still = torch.zeros(2, 3, 1, 8)
     still[:, 1] = 1.0  # so that increments have the spread 1
-    refiner._describe(still, None, 1.0, None, None, None)
+    refiner._describe(still, None, {"dt": 1.0})
     refiner._measure(still, None)
     return refiner
 
@@ -137,7 +137,7 @@ def test_the_loss_is_the_size_of_v_at_levels_drawn_as_asked(first_share):
     torch.manual_seed(0)
     refiner = PDERefiner(_Spy(), scale_fields=False, first_share=first_share)
     clip = torch.stack((torch.zeros(4000, 1, 16), torch.randn(4000, 1, 16)), dim=1)
-    refiner._describe(clip, None, 1.0, None, None, None)
+    refiner._describe(clip, None, {"dt": 1.0})
     refiner._measure(clip, None)
     loss = refiner._loss(clip, None, torch.Generator().manual_seed(1), 0.0)
     # y and the noise are independent with variance 1, so v has it too

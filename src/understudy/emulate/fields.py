@@ -16,6 +16,7 @@ from torch import Tensor
 from understudy.core.errors import UserError
 from understudy.core.grid import Grid, Placement
 from understudy.core.simulator import FieldSimulator, diverged
+from understudy.models.operators.one_step import About
 
 Count = Callable[[int, int], None]
 """Is told how many runs of how many are there."""
@@ -66,6 +67,16 @@ class FieldSet:
         if not self.parameters.shape[1]:
             return None
         return torch.from_numpy(self.parameters.to_numpy(np.float64).copy())
+
+    @property
+    def about(self) -> About:
+        """What an operator over time is told beside fields and numbers."""
+        return {
+            "dt": self.dt,
+            "grid": self.grid,
+            "channels": self.channels,
+            "parameters": [str(name) for name in self.parameters.columns],
+        }
 
     def __len__(self) -> int:
         return len(self.fields)
@@ -212,6 +223,8 @@ def _spacing(times: Tensor, source: str) -> float:
     """Mean time between fields ``(N, T)``; unequal steps within a run are refused."""
     if times.shape[1] < 2:
         return 0.0
+    if not bool(times.isfinite().all()):
+        raise UserError(f"{source}: times must be finite")
     steps = times.diff(dim=1)
     mean = steps.mean(dim=1, keepdim=True)
     if bool((mean <= 0).any()) or float(((steps - mean) / mean).abs().max()) > 1e-3:
@@ -231,7 +244,9 @@ def _grid(path: Path, axes: tuple[Tensor, ...]) -> Grid:
     shape, lower, upper = [], [], []
     for axis in axes:
         steps = axis.diff()
-        if len(axis) < 2 or float((steps / steps.mean() - 1.0).abs().max()) > 1e-3:
+        if len(axis) < 2:
+            raise UserError(f"{path}: at least two points along each axis are needed")
+        if not float((steps / steps.mean() - 1.0).abs().max()) <= 1e-3:
             raise UserError(f"{path}: points along an axis must be equally spaced")
         h = float(steps.mean())
         shape.append(len(axis))

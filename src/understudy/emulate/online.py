@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +14,9 @@ from understudy.core.errors import UserError
 from understudy.core.loop import Event, cosine
 from understudy.core.simulator import FieldSimulator
 from understudy.core.space import Continuous, Integer, Space
-from understudy.emulate.evaluation import evaluate
 from understudy.emulate.fields import conditions, simulated
 from understudy.emulate.recipes import chosen, recipe
-from understudy.emulate.run import BATCH, Emulation, Listener, Moment, Track, glance
+from understudy.emulate.run import BATCH, Emulation, Facts, Listener, Track, glance, tested
 from understudy.models.operators.one_step import LearnedStepper
 from understudy.simulate.pde.named import draw_parameters
 from understudy.simulate.stream import (
@@ -31,8 +29,8 @@ from understudy.simulate.stream import (
     Windows,
 )
 
-HELD = 48
-"""Runs that are simulated beforehand: a third for validation, the others for the test."""
+HELD, VALIDATION = 48, 16
+"""Runs that are simulated beforehand, and how many of them are for validation, not the test."""
 
 _BUFFER_BYTES = 512 * 2**20
 _MOST_SAMPLES, _LEAST_SAMPLES = 20_000, 256
@@ -114,8 +112,8 @@ def emulate_online(
 ) -> Emulation:
     """Train an operator on runs that are computed meanwhile (arXiv 2306.16133).
 
-    48 runs of another seed are simulated first: their statistics are the units of the network, a
-    third of them chooses the best weights, and the others are the test.
+    48 runs of another seed are simulated first: 16 of them set the units of the network and choose
+    the best weights, the others are the test.
 
     Parameters
     ----------
@@ -126,7 +124,7 @@ def emulate_online(
     model : str
         See :mod:`understudy.emulate.recipes`.
     budget : float
-        Seconds of training.
+        Seconds of training from the first batch on; what was trained before a checkpoint counts.
     ranges : mapping, optional
         Of inputs, in place of those of the simulator's space; equal limits fix one.
     stride : int
@@ -154,20 +152,11 @@ def emulate_online(
         raise UserError(
             f"{source}: {data.dropped} of {HELD} first runs diverged; narrow the ranges"
         )
+    held, test = data[torch.arange(VALIDATION)], data[torch.arange(VALIDATION, HELD)]
     name = chosen(model, data)
     operator = recipe(name, data)
     assert isinstance(operator, LearnedStepper)
-    operator.prepare(
-        data.fields,
-        data.numbers,
-        dt=data.dt,
-        grid=data.grid,
-        channels=data.channels,
-        parameters=told,
-        device=device,
-    )
-    order = torch.arange(HELD)
-    held, test = data[order[: HELD // 3]], data[order[HELD // 3 :]]
+    operator.prepare(held.fields, held.numbers, device=device, **held.about)
     track = Track(budget, batch_size, listener, glance(operator, held))
     solver = Streamed.of(simulator, ranges, stride)
     trainer = _trainer(
@@ -178,23 +167,20 @@ def emulate_online(
     validate = operator.validator(held.fields, held.numbers, seed)
     report = trainer.run(lambda _: validate())
     operator.network.eval()
-    found = evaluate(operator, test, held, seed)
-    facts: dict[str, float | int | str | bool] = {
+    facts: Facts = {
         "train_runs": report.finished,
         "dropped_runs": len(report.dropped),
         "steps": report.batches,
         "seconds": report.seconds,
+        "startup_seconds": report.startup_seconds,
         "interrupted": report.reason == "interrupt",
-        "weights": sum(p.numel() for p in operator.network.parameters()),
         "frames": report.frames,
         "streamed_megabytes": report.bytes_streamed / 1e6,
         "solver_wait": report.solver_wait,
         "trainer_wait": report.trainer_wait,
         "restarts": report.restarts,
     }
-    if listener is not None:
-        listener(Moment("done", report.seconds, budget, report.batches, track.score))
-    return Emulation(name, operator, found, track.curve, facts)
+    return tested(operator, name, test, held, track, facts, seed)
 
 
 def _told(simulator: FieldSimulator, ranges: Mapping[str, tuple[float, float]]) -> list[str]:
@@ -216,23 +202,19 @@ def _trainer(
 ) -> OnlineTrainer:
     capacity = _capacity(operator)
     columns = [solver.space.names.index(name) for name in told]
-    start, anneal = time.perf_counter(), cosine(warmup=0.02, floor=0.01)
-    network = operator.network
-
-    def share() -> float:
-        return min((time.perf_counter() - start) / track.budget, 1.0)
+    anneal, network = cosine(warmup=0.02, floor=0.01), operator.network
 
     def loss(_: Any, batch: Batch) -> Tensor:
         generator = torch.Generator(batch.after.device)
         generator.manual_seed(int(batch.steps.sum() + 7 * batch.runs.sum()))
         params = batch.codes[:, columns] if told else None
-        value = operator.clip_loss(batch.after, params, generator, share())
+        value = operator.clip_loss(batch.after, params, generator, trainer.progress)
         return value.expand(len(batch))
 
     def tell(progress: OnlineProgress) -> None:
         event = Event(
             progress.batch,
-            share(),
+            trainer.progress,
             progress.seconds,
             None if progress.validation is None else torch.tensor(progress.validation),
         )
@@ -245,7 +227,7 @@ def _trainer(
         track(event, **({"dropped": progress.dropped} if progress.dropped else {}), **facts)
 
     adam = torch.optim.Adam(network.parameters(), lr=learning_rate, foreach=True)
-    return OnlineTrainer(
+    trainer = OnlineTrainer(
         network,
         solver,
         UniformSampler(solver.space, 104_729 + seed),
@@ -258,7 +240,7 @@ def _trainer(
             batch_size=track.batch,
             windows=Windows(0, operator.clip_length),
             max_seconds=track.budget,
-            schedule=lambda _: anneal(share()),
+            schedule=lambda _: anneal(trainer.progress),
             clip_norm=1.0,
             ema_decay=0.995,
             validate_every=50,
@@ -268,6 +250,7 @@ def _trainer(
         ),
         listener=tell,
     )
+    return trainer
 
 
 def _capacity(operator: LearnedStepper) -> int:

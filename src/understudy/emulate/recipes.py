@@ -27,6 +27,7 @@ from understudy.models.operators.wave_cnn import WaveCNN
 from understudy.nn.one_way_network import OneWayPlan
 
 _FINEST_NOISE = 1e-5  # of a refinement: what networks of these sizes can reach in minutes
+_WARMUP = 0.03  # of the budget, the paper's 3 of 100 passes
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,7 @@ def _guided(data: FieldSet) -> Operator:
     return CurriculumRollout(
         ParameterConditioned(fno(wide), block),
         unroll=unroll,
+        warmup_share=_WARMUP,
         parameter_scaling="standard",
         scale_fields=True,
     )

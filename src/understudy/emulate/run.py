@@ -42,6 +42,8 @@ class Moment:
     picture: Tensor | None = None
 
 
+Facts = dict[str, float | int | str | bool]
+
 Listener = Callable[[Moment], None]
 """Is told of moments; raising KeyboardInterrupt in it ends training and keeps the best."""
 
@@ -66,7 +68,7 @@ class Emulation:
     operator: Operator
     evaluation: Evaluation
     curve: list[tuple[float, float]]
-    facts: dict[str, float | int | str | bool]
+    facts: Facts
 
 
 def emulate(
@@ -142,23 +144,35 @@ def emulate_with(
     )
     track = Track(budget, plan.batch_size, listener, glance(operator, held))
     _fit(operator, train, held, plan, track)
-    if listener is not None:
-        listener(Moment("test", track.elapsed, budget, track.step, track.score))
-    found = evaluate(operator, test, train, seed)
-    if isinstance(operator, LearnedStepper) and isinstance(found, RolloutEvaluation):
-        operator.test_errors = tuple(found.nrmse.tolist())
     outcome = operator.outcome  # type: ignore[attr-defined]
-    facts: dict[str, float | int | str | bool] = {
+    facts: Facts = {
         "train_runs": len(train),
         "dropped_runs": data.dropped,
         "steps": outcome.steps,
         "seconds": outcome.seconds,
         "interrupted": outcome.reason == "interrupt",
-        "weights": sum(p.numel() for p in operator.network.parameters()),  # type: ignore[attr-defined]
     }
-    if listener is not None:
-        listener(Moment("done", track.elapsed, budget, track.step, track.score))
-    return Emulation(name, operator, found, track.curve, facts)
+    return tested(operator, name, test, train, track, facts, seed)
+
+
+def tested(
+    operator: Operator,
+    name: str,
+    test: FieldSet,
+    train: FieldSet,
+    track: Track,
+    facts: Facts,
+    seed: int,
+) -> Emulation:
+    """Score a trained operator on runs of its own, and let it remember how wrong rollouts are."""
+    track.tell("test")
+    found = evaluate(operator, test, train, seed)
+    if isinstance(operator, LearnedStepper) and isinstance(found, RolloutEvaluation):
+        operator.test_errors = tuple(found.nrmse.tolist())
+    network = operator.network  # type: ignore[attr-defined]
+    weights = sum(p.numel() for p in network.parameters())
+    track.tell("done")
+    return Emulation(name, operator, found, track.curve, {**facts, "weights": weights})
 
 
 def _fit(operator: Operator, train: FieldSet, held: FieldSet, plan: Training, track: Track) -> None:
@@ -167,13 +181,10 @@ def _fit(operator: Operator, train: FieldSet, held: FieldSet, plan: Training, tr
         operator.fit(
             train.fields,
             train.numbers,
-            dt=train.dt,
-            grid=train.grid,
-            channels=train.channels,
-            parameters=[str(name) for name in train.parameters.columns],
             validation=(held.fields, held.numbers),
             training=plan,
             listener=track,
+            **train.about,
         )
         return
     assert isinstance(operator, FieldMap)
@@ -185,7 +196,7 @@ def _fit(operator: Operator, train: FieldSet, held: FieldSet, plan: Training, tr
         grid=train.grid,
         inputs=train.given_channels,
         outputs=train.channels,
-        parameters=[str(name) for name in train.parameters.columns],
+        parameters=train.about["parameters"],
         validation=(held.given, held.fields[:, 0], held.numbers),
         training=plan,
         listener=track,
@@ -220,6 +231,11 @@ class Track:
         self._told, self._glanced = 0.0, time.monotonic()
         self._picture: Tensor | None = None
         self._noted = 0
+
+    def tell(self, stage: str) -> None:
+        """Let the listener know of the end of training and what follows it."""
+        if self.listener is not None:
+            self.listener(Moment(stage, self.elapsed, self.budget, self.step, self.score))
 
     def __call__(self, event: Event, **facts: float) -> None:
         """Take note of a step."""

@@ -47,6 +47,7 @@ class OneWayPlan:
     min_kernel: int = 2
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "skip", tuple(self.skip))  # JSON has lists
         if self.mode not in MODES:
             raise UserError(f"mode must be one of {', '.join(MODES)}, found {self.mode!r}")
         if self.rank < 1 or self.min_kernel < 2:

@@ -164,6 +164,25 @@ def test_the_block_alone_is_trained_in_the_warm_up():
     assert changes[2:] == [{"base", "cape", "project"}] * 4
 
 
+def test_the_warm_up_may_be_a_share_of_training():
+    net, changes = conditioned(), []
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    operator = CurriculumRollout(net, warmup_share=0.5, unroll=3)
+    plan = Training(steps=6, batch_size=3, ema_decay=None)
+    note = lambda event: changes.append(changed(before, net))  # noqa: E731
+    operator.fit(trajectories(), torch.ones(6, 1), dt=0.1, training=plan, listener=note)
+    assert changes == [{"cape"}] * 3 + [{"base", "cape", "project"}] * 3
+    # in a loop of one's own, too, where nobody counts passes
+    clip, p = trajectories()[:, :4], torch.ones(6, 1)
+    for progress, trained in ((0.49, {"cape"}), (0.51, {"base", "cape", "project"})):
+        net.zero_grad(set_to_none=True)
+        operator.clip_loss(clip, p, torch.Generator(), progress).backward()
+        moved = {n.split(".")[0] for n, v in net.named_parameters() if v.grad is not None}
+        assert moved == trained
+    with pytest.raises(UserError, match="warmup_share"):
+        CurriculumRollout(net, warmup_share=1.0)
+
+
 def changed(before: dict[str, Tensor], net: nn.Module) -> set[str]:
     now = net.state_dict()
     return {name.split(".")[0] for name in now if not torch.equal(now[name], before[name])}

@@ -21,15 +21,15 @@ last convolution of 1 point brings to the next fields.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self, TypeAlias
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from understudy.core.errors import UserError
 from understudy.models.operators.fno import SpectralConv
-from understudy.models.operators.network import FieldNetwork, build
+from understudy.models.operators.network import FieldNetwork, Records
 from understudy.models.operators.unet import Padding, beside, numbers
 
 Combination: TypeAlias = Literal["add", "multiply"]
@@ -173,6 +173,7 @@ class ParameterConditioned(FieldNetwork):
     """
 
     kind: ClassVar[str] = "cape"
+    records: ClassVar[Records] = {"cape": CAPE}
 
     def __init__(self, base: FieldNetwork, cape: CAPE) -> None:
         super().__init__()
@@ -181,10 +182,6 @@ class ParameterConditioned(FieldNetwork):
         self.base, self.cape = base, cape
         self.project = _CONVOLUTIONS[len(cape.spatial_shape)](wide, cape.in_channels, 1)
         self.settings = {"base": base.describe(), "cape": cape.settings}
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Self:  # noqa: D102
-        return cls(build(settings["base"]), CAPE(**settings["cape"]))
 
     def forward(self, u: Tensor, p: Tensor | None = None) -> Tensor:
         """Next fields ``(B, C, *space)`` of fields ``(B, C, *space)`` and p ``(B, P)``."""
@@ -225,10 +222,6 @@ class ConcatParameters(FieldNetwork):
             "num_params": num_params,
             "parameter_scale": parameter_scale,
         }
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Self:  # noqa: D102
-        return cls(**{**settings, "base": build(settings["base"])})
 
     def forward(self, u: Tensor, p: Tensor | None = None) -> Tensor:
         """``(B, C, *space)`` and numbers ``(B, P)`` to ``(B, C_out, *space)``."""

@@ -25,17 +25,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, Self, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from understudy.core.errors import UserError
-from understudy.core.grid import Grid
 from understudy.models.operators.cape import ParameterConditioned
 from understudy.models.operators.network import FieldNetwork
 from understudy.models.operators.one_step import LearnedStepper, ParameterScaling
-from understudy.models.operators.training import Listener, Training
+from understudy.models.operators.training import Training
 
 Schedule: TypeAlias = Literal["tanh", "teacher", "autoregressive"]
 """``tanh``: the paper's; ``teacher``: true inputs always; ``autoregressive``: own ones always."""
@@ -67,6 +66,8 @@ def own_steps(schedule: Schedule, share: float, times: int) -> int:
 class CurriculumRollout(LearnedStepper):
     r"""A network trained on rollouts of its own that grow.
 
+    Unless `fit` is told how to train it is as in :func:`paper_training`; validation is by rollouts.
+
     Parameters
     ----------
     network : FieldNetwork
@@ -81,6 +82,10 @@ class CurriculumRollout(LearnedStepper):
         Spread of Gaussian noise on every input in training, in the units of the network.
     warmup_epochs : float
         Passes over the trajectories in which the block alone is trained; 3 in the paper.
+    warmup_share : float in [0, 1), optional
+        The same as a share of training, in place of `warmup_epochs`, where passes cannot be counted
+        beforehand: because time is what ends it, or because no run comes twice. The paper's 3
+        of 100 are 0.03.
     auxiliary_weight : float
         :math:`\lambda`; with ``"cumulative"`` the paper has 5.7e-5 in one dimension and 8.34e-5 in
         two, which is about 1e-3 a step of its 40.
@@ -99,7 +104,14 @@ class CurriculumRollout(LearnedStepper):
     model = "curriculum"
     _options = (
         *("parameter_scaling", "scale_fields", "schedule", "unroll", "noise", "warmup_epochs"),
-        *("auxiliary_weight", "auxiliary_mode", "floor", "penalty_weight", "penalty_norm"),
+        *(
+            "warmup_share",
+            "auxiliary_weight",
+            "auxiliary_mode",
+            "floor",
+            "penalty_weight",
+            "penalty_norm",
+        ),
     )
 
     def __init__(
@@ -110,6 +122,7 @@ class CurriculumRollout(LearnedStepper):
         unroll: int | None = None,
         noise: float = 1e-3,
         warmup_epochs: float = 3.0,
+        warmup_share: float | None = None,
         auxiliary_weight: float = 1e-3,
         auxiliary_mode: AuxiliaryMode = "sum",
         floor: float = 0.1,
@@ -129,16 +142,23 @@ class CurriculumRollout(LearnedStepper):
         for name, amount in amounts.items():
             if not 0.0 <= amount < math.inf:
                 raise UserError(f"{name} must be at least 0, found {amount}")
+        if warmup_share is not None and not 0.0 <= warmup_share < 1.0:
+            raise UserError(f"warmup_share must be at least 0 and below 1, found {warmup_share}")
         if unroll is not None and unroll < 1:
             raise UserError(f"unroll must be at least 1, found {unroll}")
         self.schedule: Schedule = schedule
-        self.unroll, self.noise, self.warmup_epochs = unroll, noise, warmup_epochs
+        self.unroll, self.noise = unroll, noise
+        self.warmup_epochs, self.warmup_share = warmup_epochs, warmup_share
         self.auxiliary_weight = auxiliary_weight
         self.auxiliary_mode: AuxiliaryMode = auxiliary_mode
         self.floor = floor
         self.penalty_weight, self.penalty_norm = penalty_weight, penalty_norm
         self._times = 2 if unroll is None else unroll + 1
-        self._warmup = 0.0
+        self._warmup = (warmup_share or 0.0) if self._guesses else 0.0
+
+    @property
+    def _guesses(self) -> bool:
+        return isinstance(self.network, ParameterConditioned)
 
     @property
     def _clip_length(self) -> int:
@@ -146,47 +166,20 @@ class CurriculumRollout(LearnedStepper):
 
     # -- learn ----------------------------------------------------------------------------------
 
-    def fit(
-        self,
-        trajectories: Tensor,
-        params: Tensor | None = None,
-        *,
-        dt: float,
-        grid: Grid | None = None,
-        channels: Sequence[str] | None = None,
-        parameters: Sequence[str] | None = None,
-        validation: tuple[Tensor, Tensor | None] | None = None,
-        training: Training | None = None,
-        listener: Listener | None = None,
-    ) -> Self:
-        """Train on trajectories ``(N, T, C, *space)`` of parameters ``(N, P)``.
-
-        The arguments are those of
-        :meth:`~understudy.models.operators.one_step.LearnedStepper.fit`. Unless `training` is
-        given it is that of :func:`paper_training`; validation is by rollouts.
-        """
+    def _plan(self, trajectories: Tensor, training: Training | None) -> Training:
         plan = training or paper_training(len(trajectories))
         if self.unroll is None and trajectories.ndim > 1:
             self._times = max(2, trajectories.shape[1])
+        if self.warmup_share is not None:
+            return plan
         epoch = len(trajectories) / min(plan.batch_size, len(trajectories))
-        guesses = isinstance(self.network, ParameterConditioned)
-        self._warmup = self.warmup_epochs * epoch / plan.steps if guesses else 0.0
+        self._warmup = self.warmup_epochs * epoch / plan.steps if self._guesses else 0.0
         if self._warmup >= 1.0:
             raise UserError(
                 f"warmup_epochs of {self.warmup_epochs:g} leave none of {plan.steps} steps, which "
                 f"are {plan.steps / epoch:.3g} passes over the trajectories"
             )
-        return super().fit(
-            trajectories,
-            params,
-            dt=dt,
-            grid=grid,
-            channels=channels,
-            parameters=parameters,
-            validation=validation,
-            training=plan,
-            listener=listener,
-        )
+        return plan
 
     def _loss(
         self, clip: Tensor, p: Tensor | None, generator: torch.Generator, progress: float

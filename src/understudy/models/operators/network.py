@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeAlias
 
 from torch import Tensor, nn
 
@@ -34,6 +34,9 @@ NETWORKS = {
 """Where the network of each kind is; files name kinds only."""
 
 
+Records: TypeAlias = Mapping[str, Callable[..., Any]]
+
+
 class FieldNetwork(nn.Module, ABC):
     """A network from fields, and parameters of the equation, to fields.
 
@@ -46,6 +49,8 @@ class FieldNetwork(nn.Module, ABC):
     """
 
     kind: ClassVar[str]
+    records: ClassVar[Records] = {}
+    """What makes a setting that is a record of its own, by the setting's name."""
     settings: dict[str, Any]
 
     @abstractmethod
@@ -54,8 +59,15 @@ class FieldNetwork(nn.Module, ABC):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
-        """Untrained network; one that wraps another builds that one too."""
-        return cls(**settings)
+        """Untrained network, with what it wraps: networks of fields, and its :attr:`records`."""
+        return cls(**{name: cls._made(name, value) for name, value in settings.items()})
+
+    @classmethod
+    def _made(cls, name: str, value: Any) -> Any:
+        if name in cls.records:
+            return cls.records[name](**value)
+        is_network = isinstance(value, Mapping) and set(value) == {"kind", "settings"}
+        return build(value) if is_network else value
 
     def describe(self) -> dict[str, Any]:
         """JSON that :func:`build` reads."""

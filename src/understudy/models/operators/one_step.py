@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Required, Self, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -36,6 +36,25 @@ from understudy.models.operators.training import (
 )
 
 ParameterScaling = Literal["standard", "log", "none"]
+
+
+class About(TypedDict, total=False):
+    """What trajectories are of: their step in time, and perhaps grid and names.
+
+    Attributes
+    ----------
+    dt : float
+        Time between two fields.
+    grid : Grid or None
+        A periodic unit box unless given.
+    channels, parameters : sequence of str or None
+        Their names.
+    """
+
+    dt: Required[float]
+    grid: Grid | None
+    channels: Sequence[str] | None
+    parameters: Sequence[str] | None
 
 
 class LearnedStepper(Stepper):
@@ -102,6 +121,13 @@ class LearnedStepper(Stepper):
         """What is validated, the smaller the better."""
         return self._loss(clip, p, generator, 1.0)
 
+    def _plan(self, trajectories: Tensor, training: Training | None) -> Training:
+        """How to train on trajectories ``(N, T, C, *space)``, taken down where it matters."""
+        return training or Training()
+
+    def _require_fit(self) -> None:
+        """Refuse a network that does not suit the names that were taken down."""
+
     # -- learn ----------------------------------------------------------------------------------
 
     def fit(
@@ -109,13 +135,10 @@ class LearnedStepper(Stepper):
         trajectories: Tensor,
         params: Tensor | None = None,
         *,
-        dt: float,
-        grid: Grid | None = None,
-        channels: Sequence[str] | None = None,
-        parameters: Sequence[str] | None = None,
         validation: tuple[Tensor, Tensor | None] | None = None,
         training: Training | None = None,
         listener: Listener | None = None,
+        **about: Unpack[About],
     ) -> Self:
         """Train on trajectories.
 
@@ -124,27 +147,15 @@ class LearnedStepper(Stepper):
         trajectories : Tensor (N, T, C, *space)
             At least ``history + bundle`` times; finite.
         params : Tensor (N, P), optional
-        dt : float
-            Time between two fields.
-        grid : Grid, optional
-            A periodic unit box unless given.
-        channels, parameters : sequence of str, optional
-            Their names.
         validation : (Tensor (V, T, C, *space), Tensor (V, P) or None), optional
             By which the best weights are chosen.
         training : Training, optional
         listener : callable (Event) -> None, optional
+        **about
+            `dt`, which is needed, `grid`, `channels` and `parameters`: see :class:`About`.
         """
-        plan = training or Training()
-        self.prepare(
-            trajectories,
-            params,
-            dt=dt,
-            grid=grid,
-            channels=channels,
-            parameters=parameters,
-            device=plan.device,
-        )
+        plan = self._plan(trajectories, training)
+        self.prepare(trajectories, params, device=plan.device, **about)
         device = self._device()
         data = self._fields.forward(trajectories.to(device, torch.float32))
         p = self._parameters_of(params, device)
@@ -169,14 +180,12 @@ class LearnedStepper(Stepper):
         trajectories: Tensor,
         params: Tensor | None = None,
         *,
-        dt: float,
-        grid: Grid | None = None,
-        channels: Sequence[str] | None = None,
-        parameters: Sequence[str] | None = None,
         device: str = "cpu",
+        **about: Unpack[About],
     ) -> Self:
         """Take down names, grid and units, without training; the arguments are those of `fit`."""
-        self._describe(trajectories, params, dt, grid, channels, parameters)
+        self._describe(trajectories, params, about)
+        self._require_fit()
         self._measure(trajectories.float(), None if params is None else params.float())
         self._to(torch.device(device))
         return self
@@ -207,15 +216,7 @@ class LearnedStepper(Stepper):
         scaled = self._fields.forward(clip.to(device, torch.float32))
         return self._loss(scaled, self._parameters_of(params, device), generator, progress)
 
-    def _describe(
-        self,
-        trajectories: Tensor,
-        params: Tensor | None,
-        dt: float,
-        grid: Grid | None,
-        channels: Sequence[str] | None,
-        parameters: Sequence[str] | None,
-    ) -> None:
+    def _describe(self, trajectories: Tensor, params: Tensor | None, about: About) -> None:
         """Check what is to be learnt, and take down its names."""
         if trajectories.ndim < 4:
             raise UserError(
@@ -224,7 +225,7 @@ class LearnedStepper(Stepper):
             )
         runs, times, count = trajectories.shape[:3]
         space = tuple(trajectories.shape[3:])
-        self.grid = grid or Grid.of(*space)
+        self.grid = about.get("grid") or Grid.of(*space)
         if self.grid.shape != space:
             raise UserError(f"fields have {space} points, the grid has {self.grid.shape}")
         if times < self._clip_length:
@@ -234,12 +235,13 @@ class LearnedStepper(Stepper):
         if not bool(trajectories.isfinite().all()):
             lost = int((~trajectories.flatten(1).isfinite().all(1)).sum())
             raise UserError(f"{lost} of {runs} trajectories hold NaN or infinity; leave them out")
-        if not dt > 0:
-            raise UserError(f"dt must be positive, found {dt}")
-        self.dt = float(dt)
-        self.inputs = self.outputs = tuple(channels or (f"u{c}" for c in range(count)))
+        if not about["dt"] > 0:
+            raise UserError(f"dt must be positive, found {about['dt']}")
+        self.dt = float(about["dt"])
+        names = about.get("channels") or (f"u{c}" for c in range(count))
+        self.inputs = self.outputs = tuple(names)
         wanted = 0 if params is None else params.shape[1]
-        self.parameters = tuple(parameters or (f"p{j}" for j in range(wanted)))
+        self.parameters = tuple(about.get("parameters") or (f"p{j}" for j in range(wanted)))
         if len(self.inputs) != count or len(self.parameters) != wanted:
             raise UserError("the names of channels or parameters are not as many as these")
         self._checked_parameters(params, runs)

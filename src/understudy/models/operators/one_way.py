@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 from torch import Tensor
 
 from understudy.core.convert import Swap
-from understudy.models.operators.network import FieldNetwork, build
+from understudy.models.operators.network import FieldNetwork, Records
 from understudy.nn.one_way_network import OneWayPlan, Start, one_way
 
 
@@ -31,6 +30,7 @@ class OneWayNetwork(FieldNetwork):
     """
 
     kind: ClassVar[str] = "one-way"
+    records: ClassVar[Records] = {"plan": OneWayPlan}
 
     def __init__(
         self, network: FieldNetwork, plan: OneWayPlan | None = None, start: Start = "fresh"
@@ -42,11 +42,6 @@ class OneWayNetwork(FieldNetwork):
         self.network = rewritten
         self.swaps: list[Swap] = swaps
         self.settings = {"network": network.describe(), "plan": plan.describe()}
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Self:  # noqa: D102
-        plan = dict(settings["plan"])
-        return cls(build(settings["network"]), OneWayPlan(**plan | {"skip": tuple(plan["skip"])}))
 
     def forward(self, u: Tensor, p: Tensor | None = None) -> Tensor:
         """What the rewritten network gives."""

@@ -28,7 +28,7 @@ different rollouts, which part when they cannot be believed any more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias
@@ -37,7 +37,6 @@ import torch
 from torch import Tensor
 
 from understudy.core.errors import UserError
-from understudy.core.grid import Grid
 from understudy.models.operators.network import FieldNetwork
 from understudy.models.operators.one_step import LearnedStepper, ParameterScaling
 
@@ -287,17 +286,8 @@ class PDERefiner(LearnedStepper):
         super()._to(device)
         self._signal, self._noise = self._signal.to(device), self._noise.to(device)
 
-    def _describe(
-        self,
-        trajectories: Tensor,
-        params: Tensor | None,
-        dt: float,
-        grid: Grid | None,
-        channels: Sequence[str] | None,
-        parameters: Sequence[str] | None,
-    ) -> None:
-        super()._describe(trajectories, params, dt, grid, channels, parameters)
-        count = trajectories.shape[2]
+    def _require_fit(self) -> None:
+        count = len(self.outputs)
         wanted = {
             "in_channels": (self.history + self.bundle) * count,
             "out_channels": self.bundle * count,
