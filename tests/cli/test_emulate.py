@@ -60,6 +60,8 @@ def test_operators_are_listed(program: Program) -> None:
         (("advection", "-s", "points=36", "--stride", "9"), "nothing to predict"),
         (("advection", "--workers", "2"), "are for --online"),
         (("runs.h5", "--online"), "--online needs an equation"),
+        (("ks", "--online", "--checkpoint", "missing/study"), "there is no folder missing"),
+        (("ks", "-s", "points=many"), "option 'points' of ks is a number, found 'many'"),
     ],
 )
 def test_requests_are_refused_in_one_sentence(
@@ -86,6 +88,12 @@ def test_nothing_is_replaced_unless_forced(program: Program, tmp_path: Path) -> 
     done = program("emulate", "advection", "-o", path, *SMALL)
     assert done.code == 2 and "--force replaces it" in done.err
     assert path.read_text() == "mine"
+
+
+def test_a_device_is_no_file_to_replace(program: Program) -> None:
+    done = program("emulate", "advection", "-o", "/dev/null", "--force", *SMALL)
+    assert done.code == 2 and "/dev/null is a device" in done.err
+    assert Path("/dev/null").is_char_device()
 
 
 def test_the_thumbnail_shows_high_values_dark() -> None:

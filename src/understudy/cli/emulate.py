@@ -90,6 +90,8 @@ def emulate(
     silent = quiet or json
     common = {"seed": seed, "device": device}
     if online:
+        if checkpoint is not None:
+            checkpoint = writable(checkpoint, "--checkpoint")
         more = {"workers": workers, "executor": "ray" if ray else "local", "checkpoint": checkpoint}
         found = _online(source, settings or [], stride, model, seconds, silent, **common, **more)
     else:

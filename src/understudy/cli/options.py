@@ -71,6 +71,8 @@ def writable(path: Path, option: str, force: bool = True, others: Sequence[Path]
         raise UserError(f"{option} {path} would replace a file that is read; name another")
     if path.is_dir():
         raise UserError(f"{option} {path} is a folder; name a file in it")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{option} {path} is a device, not a file that can be replaced")
     if path.exists() and not force:
         raise UserError(f"{option} {path} exists already; --force replaces it")
     folder = path.parent

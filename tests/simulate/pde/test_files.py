@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -111,3 +113,26 @@ def test_a_diverged_run_is_stored_as_such(tmp_path):
     table.loc[1, "time_step"] = 1e4
     write_fields(path, simulator, table)
     assert read_fields(path).diverged.tolist() == [False, True]
+
+
+def test_a_disk_that_is_nearly_full_ends_a_file_in_order(tmp_path, monkeypatch):
+    simulator, path = Advection(points=16, steps=3), tmp_path / "a.h5"
+    table = draw_parameters(simulator, 4, seed=1)
+    free = iter([10**9, 1000])
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=next(free)))
+    with pytest.raises(UserError, match=r"has 0.0 MB left.*the 2 runs that are there are kept"):
+        write_fields(path, simulator, table, "advection", batch=2)
+    assert len(read_fields(path).fields) == 2
+    monkeypatch.undo()
+    assert write_fields(path, simulator, table, "advection", batch=2) == 2
+    assert torch.equal(read_fields(path).fields, simulator.fields(table))
+
+
+def test_a_batch_that_was_cut_off_is_not_read(tmp_path):
+    simulator, path = Advection(points=16, steps=3), tmp_path / "a.h5"
+    table = draw_parameters(simulator, 4, seed=1)
+    write_fields(path, simulator, table, "advection")
+    with h5py.File(path, "r+") as file:
+        file["tensor"].resize(6, axis=0)
+    data = read_fields(path)
+    assert data.fields.shape[0] == len(data.parameters) == 4

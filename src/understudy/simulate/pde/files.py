@@ -16,6 +16,7 @@ that say what was computed and how many runs are there, so that an interrupted f
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ _STORED = {"vx": "Vx", "vy": "Vy", "coefficient": "nu"}
 _AXES = ("x-coordinate", "y-coordinate", "z-coordinate")
 _OURS = "understudy"
 _DONE = "done"
+_SPARE = 2**20  # bytes for what HDF5 adds
 
 Listener = Callable[[int, int], None]
 """Is told how many runs of how many are stored."""
@@ -95,17 +97,35 @@ def write_fields(
     if batch < 1:
         raise UserError(f"batch must be at least 1, found {batch}")
     simulator.values(table)
-    fresh = not path.exists()
-    with _opened(h5py, path, "a") as file:
-        before = 0 if fresh else _stored(file, path, simulator, table, equation)
-        if fresh:
-            file.attrs[_OURS], file.attrs[_DONE] = _description(simulator, equation), 0
-        for first in range(before, len(table), batch):
-            if listener:
-                listener(first, len(table))
-            _append(file, simulator, table.iloc[first : first + batch], first)
+    try:
+        with _opened(h5py, path, "a") as file:
+            return _continue(file, path, simulator, table, equation, batch, listener)
+    except OSError as error:  # of the file, as long as it is written and when it is closed
+        reason = str(error).partition("error message = '")[2].partition("'")[0]
+        raise UserError(
+            f"{path} could not be written to its end{reason and f': {reason}'}; "
+            "the file may be damaged, so start it anew"
+        ) from error
+
+
+def _continue(
+    file: Any,
+    path: Path,
+    simulator: FieldSimulator,
+    table: pd.DataFrame,
+    equation: str,
+    batch: int,
+    listener: Listener | None,
+) -> int:
+    before = _stored(file, path, simulator, table, equation) if len(file.attrs) or len(file) else 0
+    if not before and _OURS not in file.attrs:
+        file.attrs[_OURS], file.attrs[_DONE] = _description(simulator, equation), 0
+    for first in range(before, len(table), batch):
         if listener:
-            listener(len(table), len(table))
+            listener(first, len(table))
+        _append(file, simulator, table.iloc[first : first + batch], first)
+    if listener:
+        listener(len(table), len(table))
     return before
 
 
@@ -123,6 +143,9 @@ def read_fields(path: Path | str, runs: slice | None = None) -> FieldData:
         raise UserError(f"{path}: there is no such file")
     with _opened(h5py, path, "r") as file:
         names = _channels(file, path)
+        _check_layout(h5py, file, path, names)
+        if runs is None and _DONE in file.attrs:  # a batch that was cut off does not count
+            chosen = slice(int(file.attrs[_DONE]))
         fields = torch.stack([_tensor(file[name], chosen) for name in names], dim=2)
         space = fields.shape[3:]
         given = {
@@ -146,6 +169,7 @@ def _append(file: Any, simulator: FieldSimulator, rows: pd.DataFrame, first: int
     with torch.no_grad():
         fields = simulator.fields(rows)
         inputs = simulator.inputs(rows)
+    _require_space(Path(file.filename), [fields, *inputs.values()], first)
     times = simulator.times(rows)
     only = len(simulator.channels) == 1
     for c, name in enumerate(simulator.channels):
@@ -165,6 +189,17 @@ def _append(file: Any, simulator: FieldSimulator, rows: pd.DataFrame, first: int
     file.flush()
     file.attrs[_DONE] = first + len(rows)
     file.flush()
+
+
+def _require_space(path: Path, stored: list[Tensor], before: int) -> None:
+    """Refuse to go on where the disk is nearly full: HDF5 damages files that it cannot write."""
+    wanted = sum(value.numel() * 4 for value in stored) + _SPARE
+    free = shutil.disk_usage(path.parent).free
+    if free < wanted:
+        raise UserError(
+            f"the disk of {path} has {free / 1e6:.1f} MB left, and the next runs take "
+            f"{wanted / 1e6:.1f} MB; the {before:,} runs that are there are kept"
+        )
 
 
 def _put(file: Any, name: str, values: Tensor, first: int) -> None:
@@ -223,6 +258,34 @@ def _channels(file: Any, path: Path) -> tuple[str, ...]:
     if not space or not names or "t-coordinate" not in file:
         raise UserError(f"{path} has no fields as PDEBench lays them out")
     return names
+
+
+def _check_layout(h5py: Any, file: Any, path: Path, names: tuple[str, ...]) -> None:
+    """Refuse data sets that are missing, are no numbers, or do not fit one another."""
+    shape: tuple[int, ...] = getattr(file[names[0]], "shape", ())
+    axes = _AXES[: len(shape) - 2]
+    if not 3 <= len(shape) <= 2 + len(_AXES) or 0 in shape:
+        raise UserError(
+            f"{path}: {names[0]!r} should be of shape (runs, times, points along each axis), "
+            f"found {shape}"
+        )
+    group = file.get("parameters", {})
+    inside = {f"parameters/{name}": group[name] for name in group}
+    for name in (*names, *axes, "t-coordinate", *inside):
+        item = file.get(name)
+        if not isinstance(item, h5py.Dataset):
+            raise UserError(f"{path} has no data set {name!r}, which PDEBench's layout needs")
+        if item.dtype.kind not in "fiub":
+            raise UserError(f"{path}: {name!r} holds no numbers")
+    wanted = {name: shape for name in names}
+    wanted |= {axis: (n,) for axis, n in zip(axes, shape[2:], strict=True)}
+    wanted |= {name: shape[:1] for name in inside if _DONE not in file.attrs}
+    for name, size in wanted.items():
+        if file[name].shape != size:
+            raise UserError(f"{path}: {name!r} should be of shape {size}, found {file[name].shape}")
+    times = file["t-coordinate"].shape
+    if times != shape[:2] and (len(times) != 1 or times[0] < shape[1]):
+        raise UserError(f"{path}: fields have {shape[1]} times, 't-coordinate' is of shape {times}")
 
 
 def _tensor(data: Any, runs: slice) -> Tensor:

@@ -64,10 +64,12 @@ def named(name: str, **options: Any) -> FieldSimulator:
     if name not in EQUATIONS:
         raise UserError(f"no equation {name!r}{nearest(name, list(EQUATIONS))}")
     make = EQUATIONS[name]
-    known = list(signature(make).parameters)
-    for option in options:
+    known = signature(make).parameters
+    for option, value in options.items():
         if option not in known:
-            raise UserError(f"{name} has no option {option!r}{nearest(option, known)}")
+            raise UserError(f"{name} has no option {option!r}{nearest(option, list(known))}")
+        if isinstance(value, str) and isinstance(known[option].default, int | float):
+            raise UserError(f"option {option!r} of {name} is a number, found {value!r}")
     return make(**options)
 
 
