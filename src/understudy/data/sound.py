@@ -62,6 +62,13 @@ class GaussianPulse:
         far = (sources[:, None] - points[None]).square().sum(-1)
         return torch.exp(-far / self.width**2)
 
+    def at_walls(self, room: Room, source: tuple[float, float]) -> float:
+        """Pressure in Pa at the wall that is nearest to a source, when it is let go.
+
+        Walls that yield make it another source unless that is next to nothing.
+        """
+        return math.exp(-((float(room.clearance(source)) / self.width) ** 2))
+
 
 @dataclass(frozen=True)
 class PulseResponses:

@@ -186,6 +186,55 @@ def normalised_impedance(impedance: float, speed: float = SPEED_OF_SOUND) -> flo
     return impedance / (_AIR * speed)
 
 
+def wall(text: str, f_max: float = 500.0) -> float | RationalAdmittance:
+    """Wall of a description in words.
+
+    Parameters
+    ----------
+    text : str
+        A normalised impedance, ``rigid``, ``soft``, or ``porous:THICKNESS,RESISTIVITY`` for a
+        :func:`porous_absorber`, in m and N s m^-4.
+    f_max : float
+        Up to which frequency in Hz a layer is approximated.
+
+    Raises
+    ------
+    UserError
+        If it is none of these.
+    """
+    named = {"rigid": math.inf, "soft": 0.0}
+    if text in named:
+        return named[text]
+    kind, colon, numbers = text.partition(":")
+    try:
+        if not colon:
+            return float(text)
+        thickness, resistivity = (float(number) for number in numbers.split(","))
+    except ValueError:
+        kind = ""
+    if kind != "porous":
+        raise UserError(
+            "a wall is an impedance normalised by that of air, rigid, soft, or "
+            f"porous:THICKNESS,RESISTIVITY such as porous:0.05,10000; found {text!r}"
+        )
+    return _layer(thickness, resistivity, f_max)
+
+
+def _layer(thickness: float, resistivity: float, f_max: float) -> RationalAdmittance:
+    """Best of a few passive approximations of a porous layer up to a frequency."""
+    f = np.linspace(f_max / 25.0, f_max, 50)
+    wanted = porous_absorber(f, thickness, resistivity)
+    found = []
+    for real_poles, pairs in ((0, 1), (1, 1), (2, 1), (0, 2)):
+        try:
+            found.append(RationalAdmittance.fit(f, wanted, real_poles, pairs))
+        except UserError:  # it would give energy to the air
+            continue
+    if not found:
+        raise UserError(f"no passive wall was found for a layer of {thickness:g} m")
+    return min(found, key=lambda wall: float(np.abs(wall.at(f) - wanted).max()))
+
+
 def _basis(f: NDArray[np.float64], poles: Sequence[complex]) -> NDArray[np.float64]:
     """Columns of the linear problem for the constant and the residues, real over imaginary."""
     iw = 2j * math.pi * f
