@@ -22,7 +22,7 @@ def test_the_system_is_implemented():
 def test_every_claim_is_measured_at_smoke_scale():
     claims = reproduction.run(Scale.SMOKE, seed=3)
     assert all(math.isfinite(claim.measured) for claim in claims)
-    assert len({claim.statement for claim in claims}) == len(claims) == 16
+    assert len({claim.statement for claim in claims}) == len(claims) == 18
     told = next(c.reason for c in claims if "faster than CG" in c.statement)
     for solver in ("CG", "Jacobi", "IC(0)", "deflated", "AMG", "DCDM"):
         assert f"{solver} " in told
@@ -50,6 +50,12 @@ def test_the_worst_kind_counts():
     above = {"a": np.array([40.0, 60.0]), "b": np.array([30.0])}
     below = {"a": np.array([5.0, 5.0]), "b": np.array([10.0])}
     assert reproduction._worst(above, below) == 3.0
+
+
+def test_right_hand_sides_count_alike_where_all_are_judged_together():
+    above = {"a": np.array([40.0, 60.0]), "b": np.array([20.0])}
+    below = {"a": np.array([5.0, 5.0]), "b": np.array([10.0])}
+    assert reproduction._together(above, below) == 6.0
 
 
 def test_the_paper_scale_has_the_grid_of_the_paper():
