@@ -22,7 +22,9 @@ def test_an_equation_is_emulated(program: Program, tmp_path: Path) -> None:
     assert path.exists() and path.with_suffix(".html").exists()
     shown = program("show", path, "--json").record
     assert shown["network"] == "dilated" and shown["parameters"] == ["speed"]
-    assert "time step" in program("show", path).out
+    assert len(shown["test_errors"]) == 4
+    said = program("show", path).out
+    assert "time step" in said and f"error of last step: {shown['test_errors'][-1]:.4g}" in said
 
 
 def test_a_file_is_emulated(program: Program, tmp_path: Path) -> None:

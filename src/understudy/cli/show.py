@@ -82,7 +82,8 @@ def _show_operator(path: Path, json: bool) -> None:
         if isinstance(value, list):
             value = ", ".join(map(str, value)) or "none"
         if value is not None:
-            say(f"  {name.replace('_', ' ')}: {value}")
+            said = f"{value:.4g}" if isinstance(value, float) else value
+            say(f"  {name.replace('_', ' ')}: {said}")
 
 
 def _show_sound(path: Path, json: bool) -> None:
