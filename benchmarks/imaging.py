@@ -42,7 +42,8 @@ from understudy.models.inverse.imaging_operators import (
 from understudy.models.inverse.lpn import LearnedProximalNetwork
 from understudy.models.inverse.patchwise import Patchwise
 from understudy.models.inverse.plug_and_play import Prox, Splitting, data_scale, pnp_admm
-from understudy.models.inverse.prior_training import prior_schedule, psnr, train_prior
+from understudy.models.inverse.prior_training import psnr, train_prior
+from understudy.models.inverse.proximal_matching import image_schedule
 from understudy.models.inverse.total_variation import TotalVariation
 
 FOLDER = runner.THEIRS / "imaging"
@@ -119,19 +120,20 @@ class Method:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained; `batch` is of patches."""
+    """How a network is trained: steps of absolute error and of proximal matching, of `batch`."""
 
     file: str
     sigma: float
     beta: float
     hidden: int
-    steps: int
+    warm_up: int
+    matching: int
     batch: int = 32
 
 
 RECIPES = {
-    "LPN": Recipe("longer", 0.05, 10.0, 40, 14_000),
-    "LPN of 4 minutes": Recipe("prior", 0.1, 100.0, 24, 10_000),
+    "LPN": Recipe("smoother", 0.05, 10.0, 40, 4_000, 2_000),
+    "LPN as before": Recipe("prior", 0.1, 100.0, 24, 5_000, 5_000),
 }
 
 
@@ -260,13 +262,12 @@ def train(name: str = "LPN") -> None:
         folder,
         recipe.sigma,
         **{"size": PATCH, "hidden": recipe.hidden, "beta": recipe.beta, "symmetric": True},
-        schedule=prior_schedule(PATCH**2, recipe.steps),
+        schedule=image_schedule(PATCH**2, recipe.warm_up, recipe.matching),
         batch_size=recipe.batch,
         checkpoint=state,
     )
     facts = found.facts | {
         **asdict(recipe),
-        "steps": found.facts["steps"],
         "cpu_s": round(before + time.process_time() - began),
         "weights": sum(p.numel() for p in found.lpn.parameters()),
     }
