@@ -15,6 +15,7 @@ from understudy.simulate.acoustics import (
     RoomAcoustics,
     impulse_response,
     porous_absorber,
+    wall,
 )
 
 SQUARE = Room.rectangle(3.0, 3.0)
@@ -307,3 +308,11 @@ def test_receivers_and_walls_that_make_no_sense_are_refused():
         RationalAdmittance(0.1, (-100.0,), (50.0,))
     with pytest.raises(UserError, match="points_per_wavelength"):
         RoomAcoustics(SQUARE, points_per_wavelength=1.0)
+
+
+@pytest.mark.parametrize(("thickness", "f_max"), [(0.05, 500.0), (0.1, 300.0), (0.2, 1000.0)])
+def test_a_porous_wall_in_words_is_the_layer_up_to_the_highest_frequency(thickness, f_max):
+    f = np.linspace(f_max / 10.0, f_max, 20)
+    layer = porous_absorber(f, thickness, 8000.0)
+    assert np.abs(wall(f"porous:{thickness},8000", f_max).at(f) - layer).max() < 0.02
+    assert wall("rigid") == math.inf and wall("soft") == 0.0 and wall("2.5") == 2.5
