@@ -130,7 +130,8 @@ class FieldSimulator(Simulator):
             First fields in place of those that the seeds draw.
         """
         codes = self._codes(params)
-        values, times = self.values(codes), self.times(codes)
+        values = self.values(codes)
+        times = self._times(codes, values)
         begin = None if start is None else self._checked(start, len(times))
         small = (
             len(times) * len(self.channels) * math.prod(self.grid.shape) < _SMALL
@@ -163,6 +164,10 @@ class FieldSimulator(Simulator):
         values = dict(zip(self.space.names, codes.to(torch.float64).unbind(-1), strict=True))
         self._check(values)
         return values
+
+    def _times(self, codes: Tensor, values: dict[str, Tensor]) -> Tensor:
+        """Times of checked values, which need not be checked again."""
+        return self.times(codes)
 
     def _codes(self, params: Parameters) -> Tensor:
         if isinstance(params, Tensor):

@@ -118,8 +118,11 @@ class SemilinearSimulator(FieldSimulator):
         return None
 
     def times(self, params: Parameters) -> Tensor:  # noqa: D102
-        interval = self._interval(self.values(params))
-        return torch.outer(interval, torch.arange(self.steps + 1, dtype=torch.float64))
+        codes = self._codes(params)
+        return self._times(codes, self.values(codes))
+
+    def _times(self, codes: Tensor, values: dict[str, Tensor]) -> Tensor:
+        return torch.outer(self._interval(values), torch.arange(self.steps + 1).double())
 
     def initial(self, params: Parameters) -> Tensor:  # noqa: D102
         return self._sampled(self._draw(self.values(params)))

@@ -35,21 +35,24 @@ def weight(n: int) -> float:
     return math.prod(n**2 / (n**2 - m**2) for m in _COUNTS if m != n)
 
 
-def march(u: Tensor, linear: Flows, pointwise: Flows, h: Tensor) -> Iterator[Tensor]:
-    """States after each step from u, without end.
+Parts: TypeAlias = Sequence[tuple[int, float, Flow, Flow, Flow]]
+"""Steps in h, their weight, and solutions of A, of B, and of B after half of the time."""
 
-    Parameters
-    ----------
-    u : Tensor (B, ...)
-    linear, pointwise
-        Solutions of A and of B.
-    h : Tensor (B,)
-    """
+
+def parts(linear: Flows, pointwise: Flows, h: Tensor) -> Parts:
+    """What steps of length h ``(B,)`` need, of solutions of A and of B."""
     times = h / torch.tensor(_COUNTS, dtype=h.dtype).unsqueeze(1)
     flows = zip(linear(times), pointwise(times), pointwise(times / 2.0), strict=True)
-    parts = [(n, weight(n), *own) for n, own in zip(_COUNTS, flows, strict=True)]
+    return [(n, weight(n), *own) for n, own in zip(_COUNTS, flows, strict=True)]
+
+
+def march(u: Tensor, parts: Parts) -> Iterator[Tensor]:
+    """States ``(B, ...)`` after each step from u, without end."""
     while True:
-        u = torch.stack([share * _strang(u, n, *own) for n, share, *own in parts]).sum(0)
+        total = torch.zeros_like(u)
+        for n, share, *own in parts:
+            total = total.add(_strang(u, n, *own), alpha=share)
+        u = total
         yield u
 
 
