@@ -132,8 +132,8 @@ class Recipe:
 
 
 RECIPES = {
-    "LPN": Recipe("smoother", 0.05, 10.0, 40, 4_000, 2_000),
-    "LPN as before": Recipe("prior", 0.1, 100.0, 24, 5_000, 5_000),
+    "LPN, noise 0.1": Recipe("prior", 0.1, 100.0, 24, 5_000, 5_000),
+    "LPN, noise 0.05": Recipe("smoother", 0.05, 10.0, 40, 4_000, 2_000),
 }
 
 
@@ -245,7 +245,7 @@ app = typer.Typer(add_completion=False, help=__doc__)
 
 
 @app.command()
-def train(name: str = "LPN") -> None:
+def train(name: str = "LPN, noise 0.1") -> None:
     """Train a network, or go on with it; Ctrl-C keeps what is done."""
     torch.set_num_threads(1)
     recipe = RECIPES[name]
