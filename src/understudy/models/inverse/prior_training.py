@@ -71,8 +71,9 @@ def image_network(
     if size < 4 or size % 4:
         raise UserError(f"the size of patches must be a multiple of 4, found {size}")
     if size % 8:
-        return ConvexConvNet(channels, size, hidden, beta=beta or 10.0)
-    return ConvexConvNet.patches(channels, size, hidden, head=hidden, beta=beta or 100.0)
+        return ConvexConvNet(channels, size, hidden, beta=10.0 if beta is None else beta)
+    sharpness = 100.0 if beta is None else beta
+    return ConvexConvNet.patches(channels, size, hidden, head=hidden, beta=sharpness)
 
 
 def train_prior(
