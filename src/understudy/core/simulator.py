@@ -132,19 +132,18 @@ class FieldSimulator(Simulator):
         codes = self._codes(params)
         values = self.values(codes)
         times = self._times(codes, values)
-        begin = None if start is None else self._checked(start, len(times))
-        small = (
-            len(times) * len(self.channels) * math.prod(self.grid.shape) < _SMALL
-            and torch.get_num_threads() > 1
-        )
+        runs = len(times)
+        begin = None if start is None else self._checked(start, runs)
+        small = runs * len(self.channels) * math.prod(self.grid.shape) < _SMALL
+        small = small and torch.get_num_threads() > 1
         march = self._march(values, begin)
-        lost, some_lost = torch.zeros(len(times), dtype=torch.bool, device="cpu"), False
+        lost: Tensor | None = None
         for t in times.T:
             with one_thread(small):
                 single = next(march).to(torch.float32)
-                if some_lost or not math.isfinite(float(single.detach().sum())):
-                    lost = lost | ~single.detach().flatten(1).isfinite().all(1).cpu()
-                    some_lost = bool(lost.any())
+                if lost is not None or not math.isfinite(single.sum().item()):
+                    now = ~single.detach().flatten(1).isfinite().all(1).cpu()
+                    lost = now if lost is None else lost | now
                     gone = lost.to(single.device).reshape(-1, *[1] * (single.ndim - 1))
                     single = torch.where(gone, torch.nan, single)
             yield t, single

@@ -183,6 +183,20 @@ def test_a_scheme_that_is_not_there_is_refused(make) -> None:
         make(scheme="euler")
 
 
+def test_what_is_kept_from_inference_serves_gradients_later():
+    x, start = codes((1.7, 0.0)), waves(24, 1)
+    with torch.inference_mode():
+        Advection(24, 1).fields(x, start)
+        FisherKPP(24, 1, scheme="splitting").fields(codes((0.1, 5.0, 0.0)), start)
+    for simulator, params in (
+        (Advection(24, 1), x),
+        (FisherKPP(24, 1, scheme="splitting"), codes((0.1, 5.0, 0.0))),
+    ):
+        begin = start.clone().requires_grad_()
+        simulator.fields(params, begin).square().sum().backward()
+        assert float(begin.grad.abs().max()) > 0.0
+
+
 def test_small_batches_leave_the_number_of_threads_as_it_was():
     before = torch.get_num_threads()
     torch.set_num_threads(2)

@@ -73,5 +73,6 @@ def _turn(n: int, way: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=4)
+@torch.inference_mode(False)  # kept for whoever needs gradients
 def _known_turn(n: int, speed: tuple[float, ...], time: float) -> Tensor:
     return _turn(n, torch.tensor(speed, dtype=torch.float64) * time)

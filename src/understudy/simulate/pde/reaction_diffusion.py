@@ -119,6 +119,7 @@ def _parts(n: int, diffusivity: Tensor, growth: Tensor, h: Tensor) -> splitting.
 
 
 @lru_cache(maxsize=4)
+@torch.inference_mode(False)  # kept for whoever needs gradients
 def _known_parts(n: int, *inputs: bytes) -> splitting.Parts:
     return _new_parts(n, *(torch.frombuffer(bytearray(x), dtype=torch.float64) for x in inputs))
 
@@ -151,6 +152,7 @@ def _diffusion(times: Tensor, n: int) -> list[splitting.Flow]:
 
 
 @cache
+@torch.inference_mode(False)  # kept for whoever needs gradients
 def _waves_of_points(n: int) -> Tensor:
     return torch.fft.rfft(torch.eye(n, dtype=torch.float64))
 

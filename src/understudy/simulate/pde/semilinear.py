@@ -122,7 +122,7 @@ class SemilinearSimulator(FieldSimulator):
         return self._times(codes, self.values(codes))
 
     def _times(self, codes: Tensor, values: dict[str, Tensor]) -> Tensor:
-        return torch.outer(self._interval(values), torch.arange(self.steps + 1).double())
+        return torch.outer(self._interval(values), _counts(self.steps + 1))
 
     def initial(self, params: Parameters) -> Tensor:  # noqa: D102
         return self._sampled(self._draw(self.values(params)))
@@ -242,12 +242,20 @@ def _paired(f: Tensor) -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)  # kept for whoever needs gradients
+def _counts(n: int) -> Tensor:
+    return torch.arange(n, dtype=torch.float64)
+
+
+@cache
+@torch.inference_mode(False)  # kept for whoever needs gradients
 def wavenumbers(n: int) -> Tensor:
     """Whole wavenumbers ``(n // 2 + 1,)`` of a real transform, float64."""
     return torch.arange(n // 2 + 1, dtype=torch.float64)
 
 
 @cache
+@torch.inference_mode(False)  # kept for whoever needs gradients
 def derivative(n: int) -> Tensor:
     r""":math:`2\pi i k` ``(n // 2 + 1,)`` with period 1; 0 for the last mode, without slope."""
     k = wavenumbers(n)
