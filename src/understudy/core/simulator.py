@@ -13,7 +13,6 @@ from torch import Tensor
 
 from understudy.core.errors import UserError
 from understudy.core.grid import Grid
-from understudy.core.linalg import one_thread
 from understudy.core.space import Space, nearest
 
 Parameters: TypeAlias = Mapping[str, Any] | pd.DataFrame | Tensor
@@ -135,17 +134,20 @@ class FieldSimulator(Simulator):
         runs = len(times)
         begin = None if start is None else self._checked(start, runs)
         small = runs * len(self.channels) * math.prod(self.grid.shape) < _SMALL
-        small = small and torch.get_num_threads() > 1
+        threads = torch.get_num_threads()
         march = self._march(values, begin)
         lost: Tensor | None = None
         for t in times.T:
-            with one_thread(small):
+            torch.set_num_threads(1 if small else threads)
+            try:
                 single = next(march).to(torch.float32)
                 if lost is not None or not math.isfinite(single.sum().item()):
                     now = ~single.detach().flatten(1).isfinite().all(1).cpu()
                     lost = now if lost is None else lost | now
                     gone = lost.to(single.device).reshape(-1, *[1] * (single.ndim - 1))
                     single = torch.where(gone, torch.nan, single)
+            finally:
+                torch.set_num_threads(threads)
             yield t, single
 
     def fields(self, params: Parameters, start: Tensor | None = None) -> Tensor:
