@@ -278,16 +278,6 @@ def test_of_a_smooth_coefficient_it_learns_to_solve_and_to_decode(smooth):
     assert float((decoded - a).norm()) < 0.9 * float(plain)
 
 
-@pytest.mark.slow
-def test_of_a_smooth_coefficient_it_learns_more_than_the_mean_solution():
-    a, u = media(range(60), "cosines")
-    operator = untrained(likelihood="gaussian", latent_dim=12, hidden=[24, 24, 24])
-    operator.fit(a[:40], soap(500))
-    known, plain = operator.predict(a[40:]), u.mean(0, keepdim=True).expand(20, -1, -1, -1)
-    errors = [float(relative_l2(each, u[40:]).mean()) for each in (known, plain)]
-    assert errors[0] < 0.6 * errors[1]
-
-
 def test_codes_of_a_smooth_coefficient_improve_by_the_loss_alone(smooth):
     a, _ = media([40, 41], "cosines")
     before, after = (smooth.encode(a, steps=steps) for steps in (0, 40))
