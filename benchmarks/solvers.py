@@ -2,6 +2,7 @@
 
     python benchmarks/solvers.py measure ks                sweep all solvers, then time them
     python benchmarks/solvers.py measure ks --threads 2    the same settings on two cores
+    python benchmarks/solvers.py measure ks --again understudy   sweep this one only, time all
     python benchmarks/solvers.py page                      docs/benchmarks-solvers.md
 
 Without names, all problems of equations.py. A record a problem and number of threads goes to
@@ -31,6 +32,7 @@ from runner import OURS, THEIRS, Record
 
 RESULTS = runner.RESULTS / "solvers"
 TARGETS = (1e-3, 1e-6)
+ROUND = 0.02  # seconds of a solver's turn, of whose calls the least counts
 LONGEST = 2.0  # seconds of a run, after which a sweep is not refined
 _XLA = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
@@ -47,6 +49,7 @@ class Solver:
 
 SOLVERS = {
     "understudy": Solver(OURS, "solve_understudy"),
+    "stepping": Solver(OURS, "solve_understudy"),  # without what only one equation allows
     "exponax": Solver(THEIRS / "exponax", "solve_exponax"),
     "jax-cfd": Solver(THEIRS / "jax-cfd", "solve_jax_cfd"),
     "scipy": Solver(OURS, "solve_scipy"),
@@ -58,13 +61,14 @@ SOLVERS = {
 
 
 def families(name: str) -> dict[str, list[Family]]:
-    """Families of every solver for a problem; those of ours and of others are as long.
+    """Families of every solver for a problem.
 
     Solvers that take one run after the other are left out where runs are many.
     """
     if equation_of(name) != name:
         found = families(equation_of(name))
-        return {peer: found[peer] for peer in ("understudy", "exponax", "jax-cfd") if peer in found}
+        batched = ("understudy", "stepping", "exponax", "jax-cfd")
+        return {peer: found[peer] for peer in batched if peer in found}
     if name == "advection":
         one = [[{"points": n, "steps": 1}] for n in (32,)]
         scipy = [[tolerance(64, "DOP853", r) for r in (1e-4, 1e-7)]]
@@ -95,6 +99,12 @@ def families(name: str) -> dict[str, list[Family]]:
     dtypes = [(theirs[0], "float32"), *((n, "float64") for n in others)]
     jax = [[{"points": n, "steps": k, "dtype": d} for k in steps] for n, d in dtypes]
     found = {"understudy": own, "exponax": jax}
+    if name in ("burgers", "fisher"):
+        exact = name == "burgers"
+        grids, counts = ((64, 128), (1,)) if exact else ((32, 64), (1, 2, 4))
+        scheme = "exact" if exact else "splitting"
+        closed = [[{"points": n, "steps": k, "scheme": scheme} for k in counts] for n in grids]
+        found |= {"understudy": closed, "stepping": own}
     if name in ("ks", "kolmogorov"):
         found["jax-cfd"] = jax[:2]
     methods = ("RK45", "DOP853") if name == "kolmogorov" else ("RK45", "DOP853", "LSODA")
@@ -232,6 +242,15 @@ def chosen(sweeps: Sequence[Sequence[Record]], target: float) -> list[Record]:
     return best[1]
 
 
+def hopeless(
+    pairs: dict[str, list[Record]], before: dict[str, Record], target: float
+) -> dict[str, Record]:
+    """What a record says of solvers that are more than ten times slower than the fastest."""
+    cost = {p: at_error(pair, [r["cpu_s"] for r in pair], target) for p, pair in pairs.items()}
+    slow = [p for p in cost if cost[p] > 10.0 * min(cost.values())]
+    return {peer: before[peer] for peer in slow if peer in before}
+
+
 def at_error(pair: Sequence[Record], seconds: Sequence[float], target: float) -> float:
     """Seconds at the target between two settings, linear in the logarithms."""
     if len(pair) == 1:
@@ -262,9 +281,10 @@ def in_turns(
         times = {peer: {"wall_s": [], "cpu_s": []} for peer in pairs}
         for _, peer in itertools.product(range(rounds), pairs):
             few = at[peer]["cpu_s"] > 1.0 and len(times[peer]["cpu_s"]) >= 2
-            reply = times[peer] if few else processes[peer].ask(time=1)
+            calls = int(np.clip(ROUND / at[peer]["cpu_s"], 1, 20))
+            reply = times[peer] if few else processes[peer].ask(time=calls)
             for key, values in times[peer].items():
-                values.append(reply[key][-1])
+                values.append(min(reply[key][-calls:]))
         for peer in pairs:
             seconds[peer].append(times[peer])
     for peer, pair in pairs.items():
@@ -282,10 +302,13 @@ def measure(
     names: Annotated[list[str] | None, typer.Argument(help="Problems; all by default.")] = None,
     threads: Annotated[int, typer.Option(help="Of every solver.")] = 1,
     rounds: Annotated[int, typer.Option(help="In which solvers are timed in turns.")] = 7,
+    again: Annotated[list[str] | None, typer.Option(help="Sweep these only.")] = None,
 ) -> None:
     """Sweep all solvers on problems, then time the best settings of each in turns.
 
-    With more threads than one, settings are those that one thread found.
+    With more threads than one, settings are those that one thread found; with ``--again``, those of
+    other solvers are what the record says, and so are times of those ten times slower than the
+    fastest.
     """
     for name in names or list(PROBLEMS):
         problem, swept_families = PROBLEMS[name], families(name)
@@ -293,8 +316,13 @@ def measure(
             peer: Process(SOLVERS[peer], threads) for peer in {**swept_families, "exponax": []}
         }
         exact, agreement = truth(name, problem, processes) if threads == 1 else (None, None)
-        known = RESULTS / f"{name}-1.json"
-        sweeps = json.loads(known.read_text())["sweeps"] if threads > 1 else {}
+        sweeps, before = {}, {}
+        if threads > 1 or again:
+            sweeps = json.loads((RESULTS / f"{name}-1.json").read_text())["sweeps"]
+        if again:
+            before = json.loads((RESULTS / f"{name}-{threads}.json").read_text())["targets"]
+        for peer in again or ():
+            sweeps.pop(peer, None)
         for peer, members in swept_families.items():
             if peer not in sweeps:
                 sweeps[peer] = [list(swept(processes[peer], name, exact, f)) for f in members]
@@ -303,7 +331,9 @@ def measure(
         for target in TARGETS:
             pairs = {peer: chosen(found, target) for peer, found in sweeps.items()}
             reached = {peer: pair for peer, pair in pairs.items() if pair}
-            results[f"{target:g}"] = in_turns(processes, name, reached, target, rounds)
+            old = hopeless(reached, before.get(f"{target:g}", {}), target)
+            timed = {peer: pair for peer, pair in reached.items() if peer not in old}
+            results[f"{target:g}"] = in_turns(processes, name, timed, target, rounds) | old
         record = {
             "problem": name,
             "title": problem.title,
