@@ -1,10 +1,10 @@
 """A-priori compression of convolutional networks (Boukraichi et al. 2023, arXiv 2304.04964).
 
 A network is compressed *before* it is trained: its convolutions are rewritten as products of
-one-way filters (:mod:`understudy.nn.one_way_filters`), whose factors are what is then learnt, so that
-no dense kernel is ever stored, trained or decomposed. Compression *a posteriori*, which decomposes
-the kernels of a trained network, is here for comparison and for networks that cannot be trained
-again.
+one-way filters (:mod:`understudy.nn.one_way_filters`), whose factors are what is then learnt, so
+that no dense kernel is ever stored, trained or decomposed. Compression *a posteriori*, which
+decomposes the kernels of a trained network, is here for comparison and for networks that cannot be
+trained again.
 """
 
 from __future__ import annotations

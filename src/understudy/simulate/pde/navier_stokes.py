@@ -235,19 +235,6 @@ class KolmogorovFlow(PeriodicFlow):
         grid = Grid.of(points, points, upper=2.0 * math.pi)
         super().__init__(grid, steps, substeps, refinement, interval, 0.1, precision, scheme)
 
-    def _product_factors(self, kx: Tensor, ky: Tensor) -> tuple[Tensor, Tensor]:
-        """From vorticity to u and v, and from uv and vv - uu to its rate; waves below n/3 only.
-
-        Of shapes ``(2, n, kept)``, complex, and ``(2, n, kept, 2)``, for real and imaginary parts.
-        """
-        q = 2.0 * math.pi / self.fine.lengths[0]
-        resolved = (kx.abs() < len(kx) / 3).to(torch.float64)[:, None]
-        x, y = resolved * q * kx[:, None], resolved * q * ky
-        inverse = 1.0 / (x**2 + y**2).clamp_min(q**2 / 2)
-        to_velocity = 1.0j * torch.stack([y * inverse, -x * inverse])
-        from_products = torch.stack([x**2 - y**2, x * y])
-        return to_velocity, from_products.unsqueeze(-1).repeat(1, 1, 1, 2)
-
     def _forcing(self, x: Tensor, y: Tensor) -> Tensor:
         return (-self.waves * (self.waves * y).cos()).expand(len(x), -1)
 
