@@ -74,7 +74,7 @@ class _Size:
 
 _SIZES = {
     Scale.SMOKE: _Size(300.0, 4.2, 0.006, 0.45, 0.45, 8, 2, 4, 8, 60, 3e-3, 1, 2),
-    Scale.CPU: _Size(500.0, 6.0, 0.03, 1.8 / 13, 0.225, 128, 3, 3000, 64, 1000, 5e-3, 2, 40),
+    Scale.CPU: _Size(500.0, 6.0, 0.03, 1.8 / 13, 0.225, 128, 3, 4000, 64, 1000, 5e-3, 2, 40),
     Scale.PAPER: _Size(
         *(1000.0, 6.1, 0.05, 1.8 / 26, 0.1125, 2048, 2, 70_000, 64, 2000, 1e-3, 3, 40), "cuda"
     ),
@@ -126,7 +126,7 @@ def run(scale: Scale, seed: int) -> list[Claim]:
     Parameters
     ----------
     scale : Scale
-        ``cpu`` has pulses up to 500 Hz for 30 ms, networks of width 128 and 3,000 steps; ``paper``
+        ``cpu`` has pulses up to 500 Hz for 30 ms, networks of width 128 and 4,000 steps; ``paper``
         1,000 Hz, 50 ms, width 2,048 and 70,000 steps, on a GPU, still in two dimensions.
     seed : int
         Of the first repetition.
