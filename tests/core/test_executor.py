@@ -153,12 +153,14 @@ def test_closing_ends_what_runs_and_cancels_what_waits(tmp_path: Path) -> None:
 
 
 CHILD = """
+import signal
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_executor import start_a_program_and_wait
 from understudy.core.executor import executor
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in background
     with executor("local", 1) as running:
         running.submit(start_a_program_and_wait, {folder!r}).result()
 """
@@ -171,10 +173,13 @@ def test_workers_and_their_programs_end_with_the_process_that_started_them(
     script = tmp_path / "script.py"
     script.write_text(CHILD.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
     with subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL) as parent:
-        processes = pids(tmp_path)
-        assert all(map(is_alive, processes))
-        parent.send_signal(number)
-        parent.wait(30)
+        try:
+            processes = pids(tmp_path)
+            assert all(map(is_alive, processes))
+            parent.send_signal(number)
+            parent.wait(30)
+        finally:
+            parent.kill()
     until(lambda: not any(map(is_alive, processes)))
 
 

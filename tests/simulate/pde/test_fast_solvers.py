@@ -206,3 +206,9 @@ def test_small_batches_leave_the_number_of_threads_as_it_was():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("equation", "own"), [(Burgers, "exact"), (FisherKPP, "splitting")])
+def test_schemes_of_an_equation_are_named(equation, own):
+    with pytest.raises(UserError, match=f"'runge-kutta' or 'adams' or '{own}', found 'banana'"):
+        equation(scheme="banana")

@@ -158,6 +158,7 @@ class Burgers(ConservationLaw):
     """
 
     space = Space((Continuous("viscosity", 0.001, 4.0, log=True), SEED))
+    own_schemes = ("exact",)
 
     def __init__(
         self,

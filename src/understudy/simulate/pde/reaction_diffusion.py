@@ -60,6 +60,7 @@ class FisherKPP(SemilinearSimulator):
     """
 
     channels = ("u",)
+    own_schemes = ("splitting",)
     space = Space((Continuous("diffusivity", 0.1, 5.0), Continuous("growth", 1.0, 10.0), SEED))
 
     def __init__(

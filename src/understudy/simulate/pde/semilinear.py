@@ -61,6 +61,7 @@ class SemilinearSimulator(FieldSimulator):
 
     precision: Precision = "double"
     scheme: Scheme = "runge-kutta"
+    own_schemes: tuple[str, ...] = ()  # beside these two, of one equation
     _driven = False  # whether N depends on time
 
     def __init__(
@@ -75,7 +76,8 @@ class SemilinearSimulator(FieldSimulator):
         if precision not in ("double", "single"):
             raise UserError(f"precision must be 'double' or 'single', found {precision!r}")
         if scheme not in ("runge-kutta", "adams"):
-            raise UserError(f"scheme must be 'runge-kutta' or 'adams', found {scheme!r}")
+            known = " or ".join(map(repr, ("runge-kutta", "adams", *self.own_schemes)))
+            raise UserError(f"scheme must be {known}, found {scheme!r}")
         if precision != "double":
             self.precision = precision
         if scheme != "runge-kutta":
