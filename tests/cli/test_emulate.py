@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,29 @@ def test_an_equation_is_emulated(program: Program, tmp_path: Path) -> None:
     assert len(shown["test_errors"]) == 4
     said = program("show", path).out
     assert "time step" in said and f"error of last step: {shown['test_errors'][-1]:.4g}" in said
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc tells a file's folder")
+def test_where_the_disk_filled_up_what_was_learnt_is_kept_elsewhere(
+    program: Program,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fsync, path = os.fsync, tmp_path / "a.us"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("elsewhere")))
+
+    def full_there(file: int) -> None:
+        if Path(os.readlink(f"/proc/self/fd/{file}")).parent == tmp_path:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", full_there)
+    done = program("emulate", "advection", "-o", path, "-m", "dilated", *SMALL)
+    assert done.code == 2 and not list(tmp_path.iterdir())
+    assert "No space left on device; what was learnt is in " in done.err
+    kept = Path(done.err.split("what was learnt is in ")[1].strip())
+    assert program("show", kept, "--json").record["network"] == "dilated"
 
 
 def test_a_file_is_emulated(program: Program, tmp_path: Path) -> None:

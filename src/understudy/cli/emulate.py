@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from understudy.cli.options import Json, Quiet, Seed, readable, writable
+from understudy.cli.options import Json, Quiet, Seed, readable, saved, writable
 from understudy.core.duration import parse_budget
 from understudy.core.errors import UserError
 
@@ -99,7 +99,7 @@ def emulate(
             raise UserError("--checkpoint, --ray and --workers are for --online")
         data = _data(source, n, settings or [], stride, seed, silent)
         found = _stored(data, model, seconds, silent, **common)
-    found.operator.save(output)  # type: ignore[attr-defined]
+    saved(found.operator.save, output)  # type: ignore[attr-defined]
     _write_page(found, source, page)
     _print(found, output, page, json, quiet)
     return STOPPED if found.facts["interrupted"] else 0

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from understudy.cli.options import Json, Quiet, Seed, names, readable, share_or_readable, writable
+from understudy.cli.options import (
+    Json,
+    Quiet,
+    Seed,
+    names,
+    readable,
+    saved,
+    share_or_readable,
+    writable,
+)
 from understudy.core.duration import parse_budget
 from understudy.core.errors import UserError
 
@@ -115,7 +124,7 @@ def fit(
         drop_invalid=drop_invalid,
         members=candidates or None,
     )
-    model.save(output)
+    saved(model.save, output)
     if report is not None:
         from understudy.cli.report import write_page
 

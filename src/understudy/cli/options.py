@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -85,3 +86,24 @@ def writable(path: Path, option: str, force: bool = True, others: Sequence[Path]
     except OSError as error:
         raise UserError(f"{option} {path} cannot be written: {error.strerror}") from error
     return path
+
+
+def saved(save: Callable[[Path], object], path: Path) -> None:
+    """Write what was learnt, to the folder of temporary files if it cannot be written where wanted.
+
+    A disk may fill up while something is trained, and hours of training are not to be lost by it.
+
+    Raises
+    ------
+    UserError
+        If the path could not be written, naming the file that holds what was learnt, if any does.
+    """
+    try:
+        save(path)
+    except UserError as error:
+        kept = Path(tempfile.mkdtemp(prefix="understudy-")) / path.name
+        try:
+            save(kept)
+        except UserError:
+            raise error from None
+        raise UserError(f"{error}; what was learnt is in {kept}") from error

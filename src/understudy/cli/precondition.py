@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from understudy.cli.options import Json, Quiet, Seed, readable, writable
+from understudy.cli.options import Json, Quiet, Seed, readable, saved, writable
 from understudy.core.duration import parse_budget
 from understudy.core.errors import UserError
 
@@ -70,7 +70,7 @@ def precondition(
         checkpoint = writable(checkpoint, "--checkpoint", others=[matrix, output])
     A = _checked(matrix, sides, device)
     solver = _learnt(A, sides, seconds, steps, ritz, checkpoint, device, seed, quiet or json)
-    solver.save(output)
+    saved(solver.save, output)
     interrupted = solver.facts["reason"] == "interrupt"
     rows = [] if interrupted else _compared(A, solver, tol)
     _print(solver, rows, tol, output, json, quiet)

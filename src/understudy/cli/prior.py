@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from understudy.cli.options import Json, Quiet, Seed, writable
+from understudy.cli.options import Json, Quiet, Seed, saved, writable
 from understudy.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def prior(
             seed=seed,
             listener=display,
         )
-    found.lpn.save(output, found.facts)
+    saved(lambda path: found.lpn.save(path, found.facts), output)
     write_prior_report(found, page, source=folder.resolve().name, model=output.name)
     _print(found, output, page, json, quiet)
     return STOPPED if found.facts["interrupted"] else 0
