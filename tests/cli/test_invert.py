@@ -49,6 +49,7 @@ def test_a_prior_is_learnt_shown_and_used(program: Program, folder: Path, tmp_pa
     assert done.code == 0
     assert "PSNR" in done.out and "iteration 4 of 4" in done.err
     assert "not converged after 4 iterations" in done.err
+    assert "warning: the result is farther from the clean image" in done.err
     assert "Image from 0.png" in out.with_suffix(".html").read_text()
     assert "Prior of images" in model.with_suffix(".html").read_text()
     assert read_image(out).shape == (1, 12, 12) and read_image(row).shape == (1, 12, 40)
@@ -65,6 +66,8 @@ def test_results_are_one_json_object(program: Program, model: Path, folder: Path
     again = model.with_name("again.us")
     record = program("prior", folder, "-o", again, "--steps", 4, "--json", *SMALL).record
     assert record["steps"] == 4 and record["interrupted"] is False
+    assert record["psnr"] < record["psnr_noisy"]
+    assert record["warnings"][0].startswith("it leaves more noise than there was")
 
 
 def test_a_prior_is_shown(program: Program, model: Path) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "[bold]Example[/]\n\nunderstudy prior photographs/ --sigma 0.1 -o prior.us"
 STOPPED = 130
+_UNFIT = "it leaves more noise than there was, so it cannot be used yet; train it for more --steps"
 
 
 def prior(
@@ -107,9 +108,12 @@ def _print(found: TrainedPrior, output: Path, page: Path, json: bool, quiet: boo
     from understudy.cli.summary import print_file
 
     facts: dict[str, Any] = found.facts
+    said = [_UNFIT] if facts["psnr"] <= facts["psnr_noisy"] else []
     if json:
-        print_json({"output": str(output), "report": str(page), **facts})
+        print_json({"output": str(output), "report": str(page), **facts, "warnings": said})
         return
+    for text in said:
+        say(f"warning: {text}", stderr=True)
     if quiet:
         return
     if facts["interrupted"]:

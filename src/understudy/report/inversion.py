@@ -84,6 +84,8 @@ def warnings(facts: dict[str, Any]) -> list[str]:
         )
     if facts.get("objective_rises"):
         said.append(f"{facts['objective_rises']} iterations raised what is minimised")
+    if "psnr" in facts and facts["psnr"] < facts["psnr_start"]:
+        said.append("the result is farther from the clean image than the first guess was")
     return said
 
 
