@@ -62,9 +62,8 @@ _READING = """
   were known; most are formulas. None is noisy, constrained, or fails.
 - 60 evaluations in batches of five. With hundreds of evaluations, or one at a time, ranks may differ.
 - Where a table has few seeds, runs were too long for the machine; none was left out for its result.
-  So oil-sorbent, of which BoTorch has one seed, decides nothing. HEBO and Ax have runs of the problems
-  that their tables count: of those of one objective up to 100 and up to 10 inputs, and Ax of
-  branin-currin.
+  So oil-sorbent, of which BoTorch has one seed, decides nothing. HEBO has ten seeds of the problems of
+  one objective up to 100 inputs without choices, Ax of those up to 10 inputs and of branin-currin.
 - Most of BoTorch's runs were made on another processor, with another PyTorch, than all others (see
   below). That changes rounding, and the cost: that of these runs is not in the table of seconds.
 - A rank does not say by how much. On hartmann6 four of ten searches by understudy end in the
