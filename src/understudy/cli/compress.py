@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from understudy.cli.options import Json, Model, Quiet, Seed, names, readable, writable
+from understudy.cli.options import Json, Model, Quiet, Seed, names, readable, saved, writable
 from understudy.core.duration import parse_budget
 from understudy.core.errors import UserError
 
@@ -81,7 +81,7 @@ def compress(
             stopped = _trained(small, runs, seconds, seed, quiet or json)
         scores = _scores({"dense": dense, "one-way": small}, runs, seed)
     if output is not None:
-        small.save(output)
+        saved(small.save, output)
     _print(report, rows, scores, output, json, quiet)
     return STOPPED if stopped else 0
 

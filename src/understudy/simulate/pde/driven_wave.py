@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 
 from understudy.core.errors import UserError
-from understudy.core.grid import Grid
-from understudy.core.simulator import FieldSimulator, Parameters
+from understudy.core.simulator import Parameters
 from understudy.core.space import Continuous, Space
 from understudy.simulate.pde.checks import require_positive
-from understudy.simulate.pde.wave import check_times, gaussian
+from understudy.simulate.pde.finite_elements import FiniteElementWave
+from understudy.simulate.pde.wave import gaussian
 from understudy.simulate.undamped import Scheme
 from understudy.simulate.wave import WaveFEM2D
 
 
-class DrivenWave(FieldSimulator):
+class DrivenWave(FiniteElementWave):
     """Displacement and velocity at the nodes inside.
 
     There are no gradients. Needs scikit-fem (extra ``fields``).
@@ -62,17 +62,10 @@ class DrivenWave(FieldSimulator):
         width: float = 0.08,
         scheme: Scheme = "newmark",
     ) -> None:
-        check_times(steps, substeps, 1, duration, scheme)
+        super().__init__(points, steps, duration, substeps, 1, scheme)
         if not width > 0:
             raise UserError(f"width must be positive, found {width:g}")
-        self.grid = Grid.of(points, points, placement="interior")
-        self.steps, self.duration, self.substeps = steps, duration, substeps
-        self.width, self.scheme = width, scheme
-
-    def times(self, params: Parameters) -> Tensor:  # noqa: D102
-        runs = len(self.values(params)["x"])
-        t = torch.linspace(0.0, self.duration, self.steps + 1, dtype=torch.float64)
-        return t.expand(runs, -1)
+        self.width = width
 
     def initial(self, params: Parameters) -> Tensor:  # noqa: D102
         runs = len(self.values(params)["x"])
@@ -84,8 +77,8 @@ class DrivenWave(FieldSimulator):
     def _march(self, values: dict[str, Tensor], start: Tensor | None) -> Iterator[Tensor]:
         if start is not None:
             raise UserError("a driven wave starts at rest; it cannot be gone on from other fields")
-        nodes = self.grid.shape[0] + 2
-        s = torch.linspace(0.0, 1.0, nodes, dtype=torch.float64)
+        s = self._axis()
+        nodes = len(s)
         wide = torch.full_like(values["x"], self.width)
         shape = gaussian(values | {"width": wide}, s) / (2 * math.pi * self.width**2)
         push = shape.flatten(1).numpy()
@@ -93,12 +86,9 @@ class DrivenWave(FieldSimulator):
         fields = WaveFEM2D(nodes - 1).march(
             np.zeros_like(push),
             None,
-            self.duration / (self.steps * self.substeps),
-            self.steps * self.substeps,
-            self.substeps,
-            self.scheme,
+            *self._plan,
             load=lambda t: push * np.sin(turns * t),
         )
         for pair in fields:
             both = torch.from_numpy(np.stack(pair, axis=1)).unflatten(2, (nodes, nodes))
-            yield both[..., 1:-1, 1:-1]
+            yield self._coarse(both)

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from understudy.core.errors import UserError
-from understudy.core.grid import Grid
-from understudy.core.simulator import FieldSimulator, Parameters
+from understudy.core.simulator import Parameters
 from understudy.core.space import Continuous, Integer, Space
 from understudy.simulate.elastic import RIMS, ElasticFEM2D, Rim
 from understudy.simulate.pde.checks import require_positive
-from understudy.simulate.pde.wave import Medium, check_times, gaussian, held, smooth_speed
+from understudy.simulate.pde.finite_elements import FiniteElementWave
+from understudy.simulate.pde.wave import Medium, gaussian, held, smooth_speed
 from understudy.simulate.undamped import Scheme
 
 _PUSH = (
@@ -35,7 +35,7 @@ _PUSH = (
 _MOVING = ("displacement_x", "displacement_y", "velocity_x", "velocity_y")
 
 
-class ElasticWave(FieldSimulator):
+class ElasticWave(FiniteElementWave):
     """Displacement and velocity at the nodes inside.
 
     Of a random solid the shear speed is the last channel, which stays as it is, so that whoever
@@ -71,20 +71,12 @@ class ElasticWave(FieldSimulator):
             raise UserError(f"medium must be 'uniform' or 'random', found {medium!r}")
         if boundary not in RIMS:
             raise UserError(f"boundary must be one of {', '.join(RIMS)}, found {boundary!r}")
-        check_times(steps, substeps, refinement, duration, scheme)
-        self.grid = Grid.of(points, points, placement="interior")
-        self.steps, self.duration, self.substeps = steps, duration, substeps
-        self.refinement, self.scheme = refinement, scheme
+        super().__init__(points, steps, duration, substeps, refinement, scheme)
         self.medium, self.boundary = medium, boundary
         self.channels = _MOVING if medium == "uniform" else (*_MOVING, "shear_speed")
         speeds = (Continuous("pressure_speed", 1.6, 2.0), Continuous("shear_speed", 0.8, 1.2))
         seed = (Integer("medium_seed", 0, 2**31 - 1),)
         self.space = Space((*_PUSH, *(speeds if medium == "uniform" else seed)))
-
-    def times(self, params: Parameters) -> Tensor:  # noqa: D102
-        runs = len(self.values(params)["x"])
-        t = torch.linspace(0.0, self.duration, self.steps + 1, dtype=torch.float64)
-        return t.expand(runs, -1)
 
     def initial(self, params: Parameters) -> Tensor:  # noqa: D102
         values = self.values(params)
@@ -106,10 +98,6 @@ class ElasticWave(FieldSimulator):
             require_positive(values, "pressure_speed")
             require_positive(values, "shear_speed")
 
-    def _axis(self) -> Tensor:
-        cells = self.refinement * (self.grid.shape[0] + 1)
-        return torch.linspace(0.0, 1.0, cells + 1, dtype=torch.float64)
-
     def _push(self, values: dict[str, Tensor]) -> Tensor:
         """Displacement ``(B, 2, N, N)`` at all nodes; a rim that is held stays where it is."""
         s = self._axis()
@@ -129,11 +117,6 @@ class ElasticWave(FieldSimulator):
         pair = (values[name].detach() for name in ("pressure_speed", "shear_speed"))
         pressure, shear = (c[:, None, None].expand(-1, len(s), len(s)) for c in pair)
         return pressure, shear
-
-    def _coarse(self, fields: Tensor) -> Tensor:
-        """Values at the points of the grid of values at all nodes."""
-        r = self.refinement
-        return fields[..., r:-r:r, r:-r:r]
 
     def _march(self, values: dict[str, Tensor], start: Tensor | None) -> Iterator[Tensor]:
         u = self._push(values)
@@ -159,10 +142,7 @@ class ElasticWave(FieldSimulator):
         fields = solver.march(
             u.flatten(2).numpy(),
             v.flatten(2).numpy(),
-            self.duration / (self.steps * self.substeps),
-            self.steps * self.substeps,
-            self.substeps,
-            self.scheme,
+            *self._plan,
         )
         for pair in fields:
             both = torch.from_numpy(np.concatenate(pair, axis=1)).unflatten(2, shear.shape[1:])

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from understudy.core.errors import UserError
-from understudy.core.grid import Grid
-from understudy.core.simulator import FieldSimulator, Parameters
+from understudy.core.simulator import Parameters
 from understudy.core.space import Continuous, Integer, Space
 from understudy.simulate.pde.checks import require_positive
 from understudy.simulate.pde.draws import normal
-from understudy.simulate.undamped import SCHEMES, Scheme
+from understudy.simulate.pde.finite_elements import FiniteElementWave
+from understudy.simulate.undamped import Scheme
 from understudy.simulate.wave import WaveFEM2D
 
 Medium: TypeAlias = Literal["uniform", "random"]
@@ -36,16 +36,6 @@ _PLACE = (Continuous("x", 0.25, 0.75), Continuous("y", 0.25, 0.75))
 _WIDTH = Continuous("width", 0.03, 0.08)
 _MODES = 4
 _STREAM = 21
-
-
-def check_times(
-    steps: int, substeps: int, refinement: int, duration: float, scheme: Scheme
-) -> None:
-    """Refuse what no run can have."""
-    if scheme not in SCHEMES:
-        raise UserError(f"scheme must be 'newmark' or 'central', found {scheme!r}")
-    if min(steps, substeps, refinement) < 1 or not duration > 0:
-        raise UserError("steps, substeps and refinement must be at least 1 and duration positive")
 
 
 def gaussian(values: dict[str, Tensor], s: Tensor) -> Tensor:
@@ -72,7 +62,7 @@ def smooth_speed(seeds: Tensor, s: Tensor) -> Tensor:
     return 1.0 + 0.3 * torch.tanh(waves.T @ modes @ waves)
 
 
-class Wave(FieldSimulator):
+class Wave(FiniteElementWave):
     """Displacement and velocity at the nodes inside.
 
     A random medium is the last channel, which stays as it is, so that whoever goes on from the
@@ -104,10 +94,8 @@ class Wave(FieldSimulator):
     ) -> None:
         if medium not in ("uniform", "random"):
             raise UserError(f"medium must be 'uniform' or 'random', found {medium!r}")
-        check_times(steps, substeps, refinement, duration, scheme)
-        self.grid = Grid.of(points, points, placement="interior")
-        self.steps, self.duration, self.substeps = steps, duration, substeps
-        self.refinement, self.scheme, self.medium = refinement, scheme, medium
+        super().__init__(points, steps, duration, substeps, refinement, scheme)
+        self.medium = medium
         moving = ("displacement", "velocity")
         self.channels = moving if medium == "uniform" else (*moving, "speed")
         medium_input = (
@@ -116,11 +104,6 @@ class Wave(FieldSimulator):
             else Integer("medium_seed", 0, 2**31 - 1)
         )
         self.space = Space((*_PLACE, _WIDTH, medium_input))
-
-    def times(self, params: Parameters) -> Tensor:  # noqa: D102
-        runs = len(self.values(params)["x"])
-        t = torch.linspace(0.0, self.duration, self.steps + 1, dtype=torch.float64)
-        return t.expand(runs, -1)
 
     def initial(self, params: Parameters) -> Tensor:  # noqa: D102
         values = self.values(params)
@@ -139,10 +122,6 @@ class Wave(FieldSimulator):
         if self.medium == "uniform":
             require_positive(values, "speed")
 
-    def _axis(self) -> Tensor:
-        cells = self.refinement * (self.grid.shape[0] + 1)
-        return torch.linspace(0.0, 1.0, cells + 1, dtype=torch.float64)
-
     def _pulse(self, values: dict[str, Tensor]) -> Tensor:
         """Displacement ``(B, N, N)`` at all nodes, zero on the rim."""
         return gaussian(values, self._axis()) * held(self._axis())
@@ -153,11 +132,6 @@ class Wave(FieldSimulator):
         if self.medium == "uniform":
             return values["speed"].detach()[:, None, None].expand(-1, len(s), len(s))
         return smooth_speed(values["medium_seed"], s)
-
-    def _coarse(self, fields: Tensor) -> Tensor:
-        """Values at the points of the grid of values at all nodes."""
-        r = self.refinement
-        return fields[..., r:-r:r, r:-r:r]
 
     def _march(self, values: dict[str, Tensor], start: Tensor | None) -> Iterator[Tensor]:
         pulse, speed = self._pulse(values), self._speed(values)
@@ -177,10 +151,7 @@ class Wave(FieldSimulator):
         fields = solver.march(
             u.flatten(1).numpy(),
             v.flatten(1).numpy(),
-            self.duration / (self.steps * self.substeps),
-            self.steps * self.substeps,
-            self.substeps,
-            self.scheme,
+            *self._plan,
         )
         for displacement, velocity in fields:
             pair = np.stack([displacement, velocity], axis=1)
