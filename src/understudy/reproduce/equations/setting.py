@@ -84,9 +84,9 @@ class Size:
     decay: Literal["inverse-sqrt", "cosine"] = "cosine"
     optimizer: Literal["adam", "soap"] = "soap"
     start: Literal["paper", "ordered"] = "ordered"
-    rival_optimizer: Literal["adam", "soap"] = "adam"
-    rival_rate: float = 1e-3
-    rival_steps: int = 20
+    rival_optimizer: Literal["adam", "soap"] = "soap"
+    rival_rate: float = 4e-3
+    rival_steps: int = 6
     long_rivals: int = 1
     device: str = "cpu"
     workers: int = 1
@@ -104,7 +104,7 @@ SIZES = {
     Scale.PAPER: Size(
         tuple(FAMILIES.values()), 512_000, 25_600, 192, (64, 16), 160_000, 512, 20_000, 1e-4, None,
         512, 8, (2, 4, 8, 8, 8), 3, 150, "inverse-sqrt", "adam", "paper",
-        long_rivals=3, device="cuda",
+        rival_optimizer="adam", rival_rate=1e-3, rival_steps=20, long_rivals=3, device="cuda",
     ),
 }  # fmt: skip
 
