@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from understudy.nn.soap import SOAP
+from understudy.nn.soap import SOAP, groups_of
 
 
 def rotation(size: int, seed: int) -> Tensor:
@@ -114,6 +114,31 @@ def test_networks_of_a_stack_are_trained_each_as_if_alone():
             )
 
         assert torch.allclose(together[b], descend(start[b], own, 25, every=5), atol=1e-5)
+
+
+def test_kernels_are_matrices_of_their_patches():
+    start = some(4, 2, 3, 3)
+    target = some(4, 18) / 3.0
+
+    def loss(weight: Tensor) -> Tensor:
+        away = weight.reshape(4, 18) - target
+        return away.square().sum() + (away @ away.mT).square().sum()
+
+    kernel = descend(start, loss, 25, every=5, kernels=True)
+    matrix = descend(start.reshape(4, 18), loss, 25, every=5)
+    assert torch.allclose(kernel.reshape(4, 18), matrix)
+    assert not torch.allclose(kernel, descend(start, loss, 25, every=5))
+
+
+def test_every_weight_is_in_one_group_and_kernels_in_theirs():
+    network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.GELU(), nn.Conv2d(3, 1, 1), nn.Linear(4, 4))
+    network[2].weight.requires_grad_(False)
+    kernels, rest = groups_of(network)
+    assert kernels["kernels"] and kernels["params"] == [network[0].weight]
+    trained = {p for p in network.parameters() if p.requires_grad}
+    assert len(rest["params"]) == len(trained) - 1
+    assert {*kernels["params"], *rest["params"]} == trained
+    assert len(groups_of(nn.Linear(3, 2))) == 1
 
 
 def test_weights_decay_by_themselves():

@@ -119,8 +119,8 @@ class Settings:
     checkpoint : Path, optional
         File that holds the state; written every `checkpoint_seconds` and at the end.
     device, precision : str
-        Anything but ``"cpu"`` and ``"32-true"`` is left to Lightning Fabric, which accepts only
-        optimisers of `torch.optim`.
+        Anything but ``"cpu"`` and ``"32-true"`` is left to Lightning Fabric. It scales no losses
+        for optimisers that are not of `torch.optim`, which rules out ``"16-mixed"`` for them.
     """
 
     max_steps: int
@@ -401,5 +401,8 @@ class Trainer:
             devices=1,
             precision=self.settings.precision,  # type: ignore[arg-type]
         )
-        self.model, self.optimizer = fabric.setup(self.model, self.optimizer)  # type: ignore[arg-type]
+        if isinstance(self.optimizer, torch.optim.Optimizer):
+            self.model, self.optimizer = fabric.setup(self.model, self.optimizer)
+        else:
+            self.model = fabric.setup_module(self.model)
         self._backward = fabric.backward

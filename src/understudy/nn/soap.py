@@ -7,7 +7,8 @@ For a weight matrix with gradient :math:`G_t`,
 
 have eigenvectors :math:`Q_L, Q_R`, followed by one step of orthogonal iteration now and then.
 Adam runs on :math:`G' = Q_L^\top G Q_R`, and the step turns back as :math:`Q_L N' Q_R^\top`.
-Weights may be stacks (B, in, out) of independent networks; each has its own preconditioner.
+Weights may be stacks (B, in, out) of independent networks; each has its own preconditioner. The
+kernel (out, in, *k) of a convolution is a matrix (out, in k) where `groups_of` has made the groups.
 
 This is no `torch.optim.Optimizer`, though it has its methods: making the first one in a process
 imports PyTorch's compiler, which takes longer than fitting a small table.
@@ -19,7 +20,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class SOAP:
@@ -38,6 +39,10 @@ class SOAP:
         Decoupled, as in AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101).
     every : int
         Steps between updates of the eigenbasis.
+    largest_side : int
+        Of the matrices that are preconditioned.
+    kernels : bool
+        Whether parameters of more than two dimensions are kernels (out, in, *k), not stacks.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class SOAP:
         weight_decay: float = 0.0,
         every: int = 10,
         largest_side: int = 512,
+        kernels: bool = False,
         eps: float = 1e-8,
     ) -> None:
         defaults = {
@@ -56,6 +62,7 @@ class SOAP:
             "weight_decay": weight_decay,
             "every": every,
             "largest_side": largest_side,
+            "kernels": kernels,
             "eps": eps,
         }
         given = list(params)
@@ -92,8 +99,10 @@ class SOAP:
 
     def _step_one(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state.setdefault(parameter, {})
+        if group["kernels"] and gradient.ndim > 2:
+            gradient = gradient.flatten(1)
         if not state:
-            self._start(state, parameter, gradient, group)
+            self._start(state, gradient, group)
         state["step"] += 1
         t, (beta1, beta2) = int(state["step"]), group["betas"]
         left, right = state.get("left_vectors"), state.get("right_vectors")
@@ -107,25 +116,23 @@ class SOAP:
         if left is not None and right is not None:
             update = left @ update @ right.mT
         parameter.mul_(1.0 - group["lr"] * group["weight_decay"])
-        parameter.sub_(update, alpha=group["lr"])
+        parameter.sub_(update.view_as(parameter), alpha=group["lr"])
         if left is not None and t % 2 == 0:
             state["left"].lerp_(gradient @ gradient.mT, 1.0 - beta2**2)
             state["right"].lerp_(gradient.mT @ gradient, 1.0 - beta2**2)
             if t % group["every"] == 0:
                 self._turn(state)
 
-    def _start(
-        self, state: dict[str, Tensor], parameter: Tensor, gradient: Tensor, group: dict[str, Any]
-    ) -> None:
+    def _start(self, state: dict[str, Tensor], gradient: Tensor, group: dict[str, Any]) -> None:
         state["step"] = torch.zeros(())
-        state["first"], state["second"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        sides = parameter.shape[-2:]
-        if parameter.ndim < 2 or min(sides) < 2 or max(sides) > group["largest_side"]:
+        state["first"], state["second"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
+        sides = gradient.shape[-2:]
+        if gradient.ndim < 2 or min(sides) < 2 or max(sides) > group["largest_side"]:
             return
         state["left"], state["right"] = gradient @ gradient.mT, gradient.mT @ gradient
         for side in ("left", "right"):
             vectors = torch.linalg.eigh(state[side].double()).eigenvectors.flip(-1)
-            state[f"{side}_vectors"] = vectors.to(parameter.dtype)
+            state[f"{side}_vectors"] = vectors.to(gradient.dtype)
 
     def _turn(self, state: dict[str, Tensor]) -> None:
         """One step of orthogonal iteration; the momentum follows the basis."""
@@ -134,3 +141,23 @@ class SOAP:
         new_right = torch.linalg.qr(state["right"] @ right).Q
         state["first"] = (new_left.mT @ left) @ state["first"] @ (right.mT @ new_right)
         state["left_vectors"], state["right_vectors"] = new_left, new_right
+
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def groups_of(network: nn.Module, largest_side: int = 1024) -> list[dict[str, Any]]:
+    """Groups of what is trained in a network: kernels of its convolutions, and the rest.
+
+    Parameters
+    ----------
+    network : nn.Module
+    largest_side : int
+        Of the kernels (out, in k) that are preconditioned; for the rest it is that of `SOAP`.
+    """
+    layers = [layer for layer in network.modules() if isinstance(layer, _CONVOLUTIONS)]
+    kernels = [layer.weight for layer in layers if layer.weight.requires_grad]
+    known = set(kernels)
+    rest = [p for p in network.parameters() if p.requires_grad and p not in known]
+    convolved = {"params": kernels, "kernels": True, "largest_side": largest_side}
+    return [group for group in (convolved, {"params": rest}) if group["params"]]

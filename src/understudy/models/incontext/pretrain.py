@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from understudy.models.incontext.encoding import Encoding
 from understudy.models.incontext.heads import Head
 from understudy.models.incontext.task import Prior, TaskBatch
 from understudy.nn.in_context import PFNTransformer
+from understudy.nn.soap import SOAP
 
 FARTHEST = 20.0
 """Outcomes beyond so many deviations of their context are taken as that far."""
@@ -44,8 +45,14 @@ class Pretraining:
         number of questions; ``most_context`` is rows - 1 where not given.
     uniform_context : bool
         Draw n evenly instead, as learning curves do.
+    questions : int, optional
+        Rows asked about at most: data sets are then drawn with n + ``questions`` rows, which costs
+        less where few rows are read. All of the other rows by default.
+    optimizer : {"adam", "soap"}
+        SOAP (:class:`~understudy.nn.soap.SOAP`) needs fewer data sets; the papers have Adam.
     learning_rate, warmup, clip_norm : float
-        Adam's rate, the share of the steps in which it rises, and the largest gradient norm.
+        The optimiser's rate, the share of the steps in which it rises, and the largest norm of a
+        gradient.
     weight_decay : float
     seed : int
     device, precision : str
@@ -66,6 +73,8 @@ class Pretraining:
     least_context: int = 0
     most_context: int | None = None
     uniform_context: bool = False
+    questions: int | None = None
+    optimizer: Literal["adam", "soap"] = "adam"
     learning_rate: float = 3e-4
     warmup: float = 0.25
     clip_norm: float = 1.0
@@ -151,12 +160,6 @@ def pretrain(
     """
     device = torch.device(plan.device)
     network.to(device).train()
-    optimizer = torch.optim.AdamW(
-        network.parameters(),
-        lr=plan.learning_rate,
-        weight_decay=plan.weight_decay,
-        fused=True if device.type == "cuda" else None,
-    )
     settings = Settings(
         max_steps=plan.steps,
         max_seconds=plan.max_seconds,
@@ -167,14 +170,15 @@ def pretrain(
         precision=plan.precision,
     )
     with _compiled(network, plan.compiled):
-        trainer = Trainer(network, optimizer, settings)
+        trainer = Trainer(network, _optimizer(network, plan), settings)
         if plan.checkpoint is not None and plan.checkpoint.exists():
             trainer.resume(plan.checkpoint)
         log = _Log(plan, on_line)
 
         def loss(step: int) -> Tensor:
             n, generator = step_draws(plan, step, device)
-            x, y, target = encoded(prior.sample(plan.batch, plan.rows, generator), n, encoding)
+            rows = plan.rows if plan.questions is None else min(n + plan.questions, plan.rows)
+            x, y, target = encoded(prior.sample(plan.batch, rows, generator), n, encoding)
             value = head.loss(trainer.model(x, y, n), target).mean()
             log.add(value.detach())
             return value
@@ -183,6 +187,22 @@ def pretrain(
         log.close(trainer.step, trainer.seconds)
     network.eval()
     return log.lines
+
+
+def _optimizer(network: PFNTransformer, plan: Pretraining) -> Any:
+    if plan.optimizer == "soap":
+        return SOAP(
+            network.parameters(),
+            lr=plan.learning_rate,
+            weight_decay=plan.weight_decay,
+            largest_side=1024,
+        )
+    return torch.optim.AdamW(
+        network.parameters(),
+        lr=plan.learning_rate,
+        weight_decay=plan.weight_decay,
+        fused=True if plan.device == "cuda" else None,
+    )
 
 
 def step_draws(plan: Pretraining, step: int, device: torch.device) -> tuple[int, torch.Generator]:

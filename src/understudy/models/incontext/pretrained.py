@@ -133,10 +133,15 @@ def make(name: str, changes: dict[str, Any], on_line: Callable[[Line], None] | N
         on_line=on_line,
         **recipe.sizes,
     )
+    return model.noted(**_made(plan, start))
+
+
+def _made(plan: Pretraining, start: float) -> dict[str, Any]:
+    """Where a network was trained, and how long that took."""
     cuda = plan.device == "cuda"
     device = torch.cuda.get_device_name() if cuda else platform.machine()
     seconds = round(time.perf_counter() - start)
-    return model.noted(device=device, seconds=seconds, torch=torch.__version__)
+    return {"device": device, "seconds": seconds, "torch": torch.__version__}
 
 
 def go_on(name: str, changes: dict[str, Any], on_line: Callable[[Line], None] | None = None) -> PFN:
@@ -157,12 +162,11 @@ def go_on(name: str, changes: dict[str, Any], on_line: Callable[[Line], None] | 
         for line in model.log[len(before) :]
     ]
     model.log = [*before, *new]
-    cuda = plan.device == "cuda"
-    device = torch.cuda.get_device_name() if cuda else platform.machine()
-    seconds = facts["seconds"] + round(time.perf_counter() - start)
-    runs = [*facts.get("seeds", [facts["seed"]]), plan.seed]
-    facts |= {"steps": new[-1].step, "data_sets": new[-1].data_sets, "seeds": runs}
-    facts |= {"seconds": seconds, "device": device, "torch": torch.__version__}
+    kept = ("seed", "batch", "questions", "optimizer", "learning_rate", "precision")
+    run = {name: getattr(plan, name) for name in kept}
+    run |= {"data_sets": new[-1].data_sets - last.data_sets, **_made(plan, start)}
+    facts |= {"steps": new[-1].step, "data_sets": new[-1].data_sets}
+    facts["onward"] = [*facts.get("onward", []), run]
     model.facts = facts
     return model
 
@@ -174,6 +178,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--steps", type=int, help="optimiser steps; the recipe's by default")
     parser.add_argument("--minutes", type=float, help="as many steps as fit into this time")
     parser.add_argument("--batch", type=int, help="data sets a step")
+    parser.add_argument("--questions", type=int, help="rows asked about at most, a data set")
+    parser.add_argument("--optimizer", choices=["adam", "soap"])
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--precision", help="of PyTorch Lightning; bf16-mixed on a GPU by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--onward", action="store_true", help="from the network that is there")
@@ -183,12 +191,11 @@ def main(arguments: list[str]) -> None:
     changes: dict[str, Any] = {"seed": chosen.seed, "device": chosen.device}
     if chosen.device == "cuda":
         changes |= {"precision": "bf16-mixed", "compiled": True}
-    if chosen.batch:
-        changes["batch"] = chosen.batch
+    for name in ("batch", "questions", "optimizer", "learning_rate", "precision", "steps"):
+        if getattr(chosen, name) is not None:
+            changes[name] = getattr(chosen, name)
     if chosen.minutes:
-        changes |= {"max_seconds": 60.0 * chosen.minutes, "steps": 10**9}
-    if chosen.steps:
-        changes["steps"] = chosen.steps
+        changes |= {"max_seconds": 60.0 * chosen.minutes, "steps": 10**9, **changes}
     chosen.output.mkdir(parents=True, exist_ok=True)
     changes["checkpoint"] = chosen.output / f"{chosen.name}.training.safetensors"
 

@@ -15,7 +15,7 @@ from understudy.core.errors import UserError
 from understudy.core.grid import Grid
 from understudy.core.loop import Event, Outcome, Settings, Trainer, cosine
 from understudy.models.operators.network import FieldNetwork, build
-from understudy.nn.soap import SOAP
+from understudy.nn.soap import SOAP, groups_of
 
 KIND = "operator"
 
@@ -78,7 +78,8 @@ class Training:
         trained = [p for p in network.parameters() if p.requires_grad]
         optimizer: Any
         if self.optimizer == "soap":
-            optimizer = SOAP(trained, self.learning_rate, weight_decay=self.weight_decay)
+            groups = groups_of(network)
+            optimizer = SOAP(groups, self.learning_rate, weight_decay=self.weight_decay)
         else:
             optimizer = torch.optim.Adam(
                 trained, self.learning_rate, weight_decay=self.weight_decay, foreach=True
