@@ -8,6 +8,13 @@ from understudy.core.linear_solver import SolveResult, SPDOperator
 from understudy.core.systems import find
 from understudy.reproduce import Scale
 from understudy.reproduce import deep_conjugate_direction as reproduction
+from understudy.reproduce.linear_systems.iterations import (
+    by_kind,
+    least_quotient,
+    quotient_of_all,
+    right_hand_sides,
+)
+from understudy.reproduce.linear_systems.sizes import SIZES
 
 
 def result(iterations: list[int], converged: list[bool]) -> SolveResult:
@@ -30,7 +37,7 @@ def test_every_claim_is_measured_at_smoke_scale():
 
 def test_no_right_hand_side_is_of_the_training_law_and_all_are_the_same_for_all():
     A = SPDOperator(poisson_matrix((8, 8)))
-    sides, again = (reproduction.right_hand_sides(A, (8, 8), 3) for _ in range(2))
+    sides, again = (right_hand_sides(A, (8, 8), 3) for _ in range(2))
     assert len(sides) == 4
     for kind, b in sides.items():
         assert b.shape == (64, 3) and np.isfinite(b).all() and b.any(0).all()
@@ -42,21 +49,21 @@ def test_no_right_hand_side_is_of_the_training_law_and_all_are_the_same_for_all(
 
 def test_what_does_not_converge_counts_as_infinitely_many_iterations():
     sides = {"a": np.zeros((4, 2)), "b": np.zeros((4, 1))}
-    found, _ = reproduction._by_kind(sides, lambda b: result([3, 5, 9], [True, True, False]))
+    found, _ = by_kind(sides, lambda b: result([3, 5, 9], [True, True, False]))
     assert found["a"].tolist() == [3.0, 5.0] and found["b"].tolist() == [math.inf]
 
 
 def test_the_worst_kind_counts():
     above = {"a": np.array([40.0, 60.0]), "b": np.array([30.0])}
     below = {"a": np.array([5.0, 5.0]), "b": np.array([10.0])}
-    assert reproduction._worst(above, below) == 3.0
+    assert least_quotient(above, below) == 3.0
 
 
 def test_right_hand_sides_count_alike_where_all_are_judged_together():
     above = {"a": np.array([40.0, 60.0]), "b": np.array([20.0])}
     below = {"a": np.array([5.0, 5.0]), "b": np.array([10.0])}
-    assert reproduction._together(above, below) == 6.0
+    assert quotient_of_all(above, below) == 6.0
 
 
 def test_the_paper_scale_has_the_grid_of_the_paper():
-    assert reproduction._SIZES[Scale.PAPER].points == 128
+    assert SIZES[Scale.PAPER].points == 128

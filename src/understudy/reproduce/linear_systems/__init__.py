@@ -1,0 +1,1 @@
+"""What the reproduction of learnt solvers of linear systems measures with."""
