@@ -5,12 +5,16 @@ from functools import partial
 import pytest
 import torch
 
+from understudy.core.cost import count_parameters
 from understudy.core.systems import find
 from understudy.reproduce import Scale
 from understudy.reproduce import mgno as reproduction
+from understudy.reproduce.elliptic import training
+from understudy.reproduce.elliptic.networks import helmholtz_mgno, mgno, network_of
+from understudy.reproduce.elliptic.setting import SIZES, darcy_pairs
+from understudy.reproduce.elliptic.training import Bench, measured
 
-SMOKE = reproduction._SIZES[Scale.SMOKE]
-CPU = reproduction._SIZES[Scale.CPU]
+SMOKE, CPU = SIZES[Scale.SMOKE], SIZES[Scale.CPU]
 RIVALS = ("FNO", "U-Net", "U-NO")
 
 
@@ -27,7 +31,7 @@ def test_every_claim_is_measured_at_smoke_scale():
 
 
 def test_media_are_those_of_the_claims_and_the_test_pairs_are_never_trained_on():
-    pairs = reproduction._darcy(SMOKE, "rough", [0, 1])
+    pairs = darcy_pairs(SMOKE, "rough", [0, 1])
     assert set(pairs[0].x.unique().tolist()) == {3.0, 12.0}
     torch.testing.assert_close(pairs[0].test_x, pairs[1].test_x)
     fields = torch.cat([pairs[0].x, pairs[1].x, pairs[0].test_x]).flatten(1)
@@ -36,50 +40,47 @@ def test_media_are_those_of_the_claims_and_the_test_pairs_are_never_trained_on()
 
 @pytest.mark.parametrize("scale", [Scale.CPU, Scale.PAPER])
 def test_rivals_have_no_fewer_weights_than_mgno(scale):
-    size = reproduction._SIZES[scale]
-    own = reproduction._count(reproduction._mgno(size))
+    size = SIZES[scale]
+    own = count_parameters(mgno(size))
     for name in RIVALS:
-        assert own <= reproduction._count(reproduction._network(name, size)) < 1.4 * own
+        assert own <= count_parameters(network_of(name, size)) < 1.4 * own
 
 
 def test_the_paper_scale_has_the_network_of_the_paper():
-    size = reproduction._SIZES[Scale.PAPER]
-    assert reproduction._count(reproduction._mgno(size)) == 572_661
+    size = SIZES[Scale.PAPER]
+    assert count_parameters(mgno(size)) == 572_661
 
 
 def test_every_network_keeps_the_grid():
     u = torch.randn(2, 1, CPU.points, CPU.points)
     for name in ("MgNO", *RIVALS):
-        assert reproduction._network(name, CPU)(u).shape == u.shape
-    assert reproduction._helmholtz_mgno(CPU)(u).shape == u.shape
+        assert network_of(name, CPU)(u).shape == u.shape
+    assert helmholtz_mgno(CPU)(u).shape == u.shape
 
 
 def test_a_network_of_dearer_steps_gets_fewer_of_them(monkeypatch):
-    monkeypatch.setattr(reproduction, "_TIMED", (2, 4))
-    bench = reproduction._Bench(SMOKE)
-    pairs = reproduction._darcy(SMOKE, "rough", [0])
-    make = partial(reproduction._mgno, replace(SMOKE, depth=12))
+    monkeypatch.setattr(training, "TIMED", (2, 4))
+    bench = Bench(SMOKE)
+    pairs = darcy_pairs(SMOKE, "rough", [0])
+    make = partial(mgno, replace(SMOKE, depth=12))
     deep = bench.fits("MgNO, deep", make, pairs, 12)
     assert deep[0].steps < 6
-    assert bench.fits("MgNO", partial(reproduction._mgno, SMOKE), pairs, 3)[0].steps == 3
+    assert bench.fits("MgNO", partial(mgno, SMOKE), pairs, 3)[0].steps == 3
 
 
 def test_errors_of_a_network_that_says_nothing_are_one():
-    pairs = reproduction._darcy(SMOKE, "rough", [0])
-    fit = reproduction._Bench(SMOKE).fits("MgNO", partial(reproduction._mgno, SMOKE), pairs, 2)[0]
+    pairs = darcy_pairs(SMOKE, "rough", [0])
+    fit = Bench(SMOKE).fits("MgNO", partial(mgno, SMOKE), pairs, 2)[0]
     fit.model.network.combine.weight.data.zero_()
     fit.model._y = replace(fit.model._y, shift=torch.zeros(1, 1, 1, 1))
-    again = reproduction._measured(fit.model, pairs[0], 2)
+    again = measured(fit.model, pairs[0], 2)
     for error in (again.h1, again.l2, again.train_l2, again.edge):
         assert error == pytest.approx(1.0, abs=1e-6)
 
 
 def test_the_same_seed_trains_the_same():
-    pairs = reproduction._darcy(SMOKE, "multiscale", [0])
-    first, second = (
-        reproduction._Bench(SMOKE).fits("MgNO", partial(reproduction._mgno, SMOKE), pairs, 5)[0]
-        for _ in range(2)
-    )
+    pairs = darcy_pairs(SMOKE, "multiscale", [0])
+    first, second = (Bench(SMOKE).fits("MgNO", partial(mgno, SMOKE), pairs, 5)[0] for _ in range(2))
     assert first.h1 == second.h1
 
 

@@ -1,0 +1,1 @@
+"""Parts of the reproduction of MgNO: pairs of elliptic equations, rivals, and equal times."""
