@@ -1,0 +1,1 @@
+"""What the reproduction of critical networks draws, trains and measures."""
