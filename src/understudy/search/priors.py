@@ -29,10 +29,10 @@ so samplers see a standard normal whatever the prior is.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import torch
 from torch import Tensor
@@ -203,6 +203,66 @@ def _check_within(name: str, prior: Prior, lower: float, upper: float) -> None:
         f"prior: {100.0 * outside:.1f} % of {name!r} lies outside {lower:g} to {upper:g}, the "
         "range that the surrogate was trained on"
     )
+
+
+# -- of a whole field ------------------------------------------------------------------------------
+
+
+class FieldPrior:
+    r"""A density of whole fields as a prior of the parameters that they are made of.
+
+    It multiplies the priors of the parameters, such as by :math:`\log p = -R(x)/\sigma^2` up to a
+    constant of a learned proximal network (arXiv 2310.14344).
+
+    Parameters
+    ----------
+    density : object
+        With `shape`, that of a field, and ``log_prior(x)``, ``(c,)`` of ``(c, *shape)``,
+        differentiable: a learned proximal network (`understudy.models.inverse.lpn`).
+    decode : callable (c, d) -> (c, *shape), optional
+        Fields of parameters, differentiable. By default the parameters are the values.
+    """
+
+    def __init__(self, density: Any, decode: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.density, self.decode = density, decode
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        """Log densities (c,) of parameters (c, d), up to a constant."""
+        shape = tuple(self.density.shape)
+        if self.decode is None and theta.shape[1] != math.prod(shape):
+            raise UserError(
+                f"a field of shape {shape} has {math.prod(shape)} values; there are "
+                f"{theta.shape[1]} parameters: give decode"
+            )
+        x = theta.reshape(-1, *shape) if self.decode is None else self.decode(theta)
+        return torch.as_tensor(self.density.log_prior(x))
+
+    @classmethod
+    def load(cls, path: str | Path, parameters: int) -> Self:
+        """Prior of a learned proximal network in a file, whose values are the parameters.
+
+        Parameters
+        ----------
+        path : str or Path
+        parameters : int
+            How many there are.
+
+        Raises
+        ------
+        UserError
+            If there is no such file, it holds something else, or a field of another size.
+        """
+        from understudy.models.inverse.lpn import LearnedProximalNetwork
+
+        if not Path(path).exists():
+            raise UserError(f"{path}: there is no such file, named as the density of a field")
+        density = LearnedProximalNetwork.load(path).double()
+        values = math.prod(density.shape)
+        if values != parameters:
+            raise UserError(
+                f"{path} is a prior of fields of {values} values; there are {parameters} parameters"
+            )
+        return cls(density)
 
 
 # -- the file --------------------------------------------------------------------------------------
