@@ -8,6 +8,7 @@ What a user meets first, imported when first used:
 `load_operator`     read an operator of fields from a ``.us`` file
 `load_solver`       read a solver of linear systems from a ``.us`` file
 `connect`           a surrogate that `understudy serve` serves, from another process or machine
+`connect_operator`  an operator of fields that it serves
 `write_report`      one HTML page about a surrogate
 `read_table`        read CSV, TSV, Parquet or NPZ into a DataFrame
 `load_dataset`      a named public data set
@@ -34,6 +35,7 @@ _EXPORTS = {
     "load_operator": "understudy.models.operators.stored",
     "load_solver": "understudy.models.inverse.dcdm",
     "connect": "understudy.serve.client",
+    "connect_operator": "understudy.serve.remote_operator",
     "write_report": "understudy.report",
     "read_table": "understudy.data.readers",
     "load_dataset": "understudy.data.datasets",
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from understudy.models.tabular.fitted import load as load
     from understudy.report import write_report as write_report
     from understudy.serve.client import connect as connect
+    from understudy.serve.remote_operator import connect_operator as connect_operator
 
 
 def __getattr__(name: str) -> Any:

@@ -398,12 +398,19 @@ def connect(
     Raises
     ------
     UserError
-        There is no such model, or several and none was named.
+        There is no such model, or several and none was named; an operator, for which there is
+        `understudy.connect_operator`.
     ServiceError
         The service cannot be reached or refuses the token.
     """
     connection = Connection(url, token, timeout)
-    names = list(connection.get("/v1/models")["models"])
+    served = connection.get("/v1/models")
+    names, operators = list(served["models"]), list(served.get("operators", ()))
+    if model in operators or not names:
+        raise UserError(
+            f"{connection.url} serves operators of fields as {', '.join(operators)}; "
+            "understudy.connect_operator asks for those"
+        )
     if model is None and len(names) > 1:
         raise UserError(f"{connection.url} has several models; name one{nearest('', names)}")
     chosen = names[0] if model is None else model
