@@ -88,6 +88,9 @@ def test_operators_are_listed(program: Program) -> None:
         (("advection", "-s", "points=36", "--stride", "9"), "nothing to predict"),
         (("advection", "--workers", "2"), "are for --online"),
         (("runs.h5", "--online"), "--online needs an equation"),
+        (("ks", "--online", "-n", "12"), "--n is not for --online"),
+        (("runs.h5", "-s", "points=16"), "--set is for equations"),
+        (("runs.h5",), "--n is for equations; all runs of a file are taken"),
         (("ks", "--online", "--checkpoint", "missing/study"), "there is no folder missing"),
         (("ks", "-s", "points=many"), "option 'points' of ks is a number, found 'many'"),
     ],
@@ -97,7 +100,8 @@ def test_requests_are_refused_in_one_sentence(
 ) -> None:
     small = () if "points=16" in arguments else ("-s", "steps=4")
     more = small if arguments and arguments[0] == "advection" else ()
-    done = program("emulate", *arguments, "-n", 12, "-o", tmp_path / "a.us", *more)
+    runs = () if "--online" in arguments or "missing.h5" in arguments else ("-n", 12)
+    done = program("emulate", *arguments, *runs, "-o", tmp_path / "a.us", *more)
     assert done.code == 2
     assert message in done.err
     assert not (tmp_path / "a.us").exists()

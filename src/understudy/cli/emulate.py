@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "[bold]Example[/]\n\nunderstudy emulate ks --model pde-refiner --budget 10m -o ks.us"
 STOPPED = 130
+_RUNS = 128
 
 
 def emulate(
@@ -36,8 +37,9 @@ def emulate(
         str, typer.Option("--budget", "-b", help="Time to train: 90, 90s, 2m or 1h.")
     ] = "5m",
     n: Annotated[
-        int, typer.Option("--n", "-n", min=8, help="Runs to simulate, of an equation.")
-    ] = 128,
+        int | None,
+        typer.Option("--n", "-n", min=8, help="Runs to simulate, of an equation; else 128."),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -90,6 +92,11 @@ def emulate(
     silent = quiet or json
     common = {"seed": seed, "device": device}
     if online:
+        if n is not None:
+            raise UserError(
+                "--n is not for --online, which simulates as many runs as it can meanwhile; "
+                "leave one of the two out"
+            )
         if checkpoint is not None:
             checkpoint = writable(checkpoint, "--checkpoint")
         more = {"workers": workers, "executor": "ray" if ray else "local", "checkpoint": checkpoint}
@@ -141,7 +148,7 @@ def _online(
 
 
 def _data(
-    source: str, n: int, settings: list[str], stride: int, seed: int, quiet: bool
+    source: str, n: int | None, settings: list[str], stride: int, seed: int, quiet: bool
 ) -> FieldSet:
     from understudy.cli.console import counter
     from understudy.emulate.fields import from_file, is_file, simulated
@@ -149,12 +156,14 @@ def _data(
     if is_file(source):
         if settings:
             raise UserError("--set is for equations; a file is as it is")
+        if n is not None:
+            raise UserError("--n is for equations; all runs of a file are taken")
         return from_file(readable(Path(source)), stride)
     from understudy.cli.equation import simulator_of
     from understudy.simulate.pde.named import draw_parameters
 
     simulator, ranges = simulator_of(source, settings)
-    table = draw_parameters(simulator, n, seed, ranges)
+    table = draw_parameters(simulator, n or _RUNS, seed, ranges)
     with counter(f"Simulating {source}", not quiet) as show:
         return simulated(simulator, table, source, stride, listener=show)
 
