@@ -50,9 +50,20 @@ def test_a_prior_is_learnt_shown_and_used(program: Program, folder: Path, tmp_pa
     assert "PSNR" in done.out and "iteration 4 of 4" in done.err
     assert "not converged after 4 iterations" in done.err
     assert "warning: the result is farther from the clean image" in done.err
+    assert "in view" not in done.out
     assert "Image from 0.png" in out.with_suffix(".html").read_text()
     assert "Prior of images" in model.with_suffix(".html").read_text()
     assert read_image(out).shape == (1, 12, 12) and read_image(row).shape == (1, 12, 40)
+
+
+def test_it_is_said_which_part_of_an_image_is_scored(
+    program: Program, model: Path, folder: Path
+) -> None:
+    options = ("-a", "radon:angles=5", "--simulate", "-n", 2, "-o", model.with_name("x.npy"))
+    done = program("invert", model, folder / "0.png", *options)
+    assert "dB at the end, of the 77% of the image that is in view" in done.out
+    record = program("invert", model, folder / "0.png", *options, "--json", "--force").record
+    assert record["in_view"] == pytest.approx(111 / 144)  # 6 points around the centre
 
 
 def test_results_are_one_json_object(program: Program, model: Path, folder: Path) -> None:

@@ -84,8 +84,11 @@ def test_the_page_shows_the_way_from_the_data_to_the_image(inverted, tmp_path):
 def test_a_measurement_that_is_no_image_is_a_curve_and_a_sinogram_is_one(inverted, tmp_path):
     page = written(inverted("cs:ratio=4", iterations=2), tmp_path)
     assert len(data_of(page)["curve"]) == 16 and "measurement" not in pictures_of(page)
-    page = written(inverted("radon:angles=5", iterations=2), tmp_path)
+    found = inverted("radon:angles=5", iterations=2)
+    page = written(found, tmp_path)
     assert pictures_of(page)["measurement"].shape == (5, 8)
+    assert "What is not in view" in page and "Share of the image in view" in page
+    assert np.all(pictures_of(page)["error"][~found.in_view[0].numpy()] == 128)
 
 
 def test_the_objective_of_a_descent_is_drawn(inverted, tmp_path):

@@ -137,12 +137,12 @@ def _print(found: Inverted, written: dict[str, Path | None], json: bool, quiet: 
     from understudy.report.inversion import warnings
 
     facts: dict[str, Any] = found.facts
-    said = warnings(facts)
+    warned = warnings(facts)
     if json:
         paths = {name: path and str(path) for name, path in written.items()}
-        print_json({**paths, **facts, "warnings": said})
+        print_json({**paths, **facts, "warnings": warned})
         return
-    for text in said:
+    for text in warned:
         say(f"warning: {text}", stderr=True)
     if quiet:
         return
@@ -151,7 +151,9 @@ def _print(found: Inverted, written: dict[str, Path | None], json: bool, quiet: 
         f"misfit of the data {facts['misfit']:.3g}"
     )
     if "psnr" in facts:
-        say(f"PSNR {facts['psnr_start']:.2f} dB at the start, {facts['psnr']:.2f} dB at the end")
+        said = f"PSNR {facts['psnr_start']:.2f} dB at the start, {facts['psnr']:.2f} dB at the end"
+        part = f", of the {facts['in_view']:.0%} of the image that is in view"
+        say(said + (part if facts["in_view"] < 1.0 else ""))
     for path in written.values():
         if path is not None:
             print_file(path)

@@ -52,7 +52,7 @@ def write_inversion_report(
     images += [picture("first guess", found.start), picture("reconstruction", found.image)]
     error = None
     if found.true is not None:
-        gap, error = difference(found.image, found.true)
+        gap, error = difference(found.image.where(found.in_view, found.true), found.true)
         images += [picture("true image", found.true), picture("error", gap)]
     objectives = found.found.objectives
     context = {

@@ -71,6 +71,24 @@ def test_tomography_is_that_of_scikit_image():
         np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
 
 
+def test_the_corners_that_no_ray_crosses_are_out_of_view():
+    A = Radon(17, 12)
+    row, column = torch.meshgrid(*[torch.arange(17) - 8] * 2, indexing="ij")
+    assert torch.equal(A.in_view()[0], row.square() + column.square() <= 64)
+    outside = torch.randn(1, 1, 17, 17) * ~A.in_view()
+    assert float(A.apply(outside).abs().max()) == 0.0
+
+
+def test_a_matrix_sees_what_has_a_column_and_a_hole_is_in_view():
+    rows = torch.zeros(2, 6)
+    rows[0, 1], rows[1, 4] = 2.0, -1.0
+    for matrix in (rows, rows.to_sparse()):
+        seen = MatrixOperator(matrix, (1, 2, 3)).in_view()
+        assert torch.equal(seen, torch.tensor([[[0, 1, 0], [0, 1, 0]]]).bool())
+    assert bool(Inpainting(torch.eye(4), 1).in_view().all())
+    assert bool(GaussianBlur((1, 8, 8), 1.0).in_view().all())
+
+
 def test_tomography_starts_from_filtered_back_projection():
     pytest.importorskip("skimage.transform")
     A = Radon(24, 40)
@@ -109,6 +127,7 @@ def test_two_functions_that_are_no_adjoints_are_refused():
         (lambda: CompressedSensing((1, 4, 4), 17), "between 1 and 16"),
         (lambda: CompressedSensing((1, 4, 4), 0), "between 1 and 16"),
         (lambda: Radon(8, 0), "at least 1 angle"),
+        (lambda: MatrixOperator(torch.zeros(3, 4), (1, 2, 2)), "nothing is measured"),
         (lambda: Radon(8, []), "finite numbers"),
         (lambda: MatrixOperator(torch.ones(3, 5), (1, 2, 2)), "need 4 columns"),
         (lambda: MatrixOperator(torch.full((3, 4), torch.nan), (1, 2, 2)), "not finite"),

@@ -122,6 +122,22 @@ def test_a_clean_image_is_measured_first_if_asked(model, image, tmp_path):
     assert read_measurement(tmp_path / "x.png").shape == (1, 8, 3 * 8 + 2 * 2)
 
 
+def test_what_no_ray_sees_does_not_count(model, tmp_path):
+    """Two images that differ in the corners only have the same measurement and the same PSNR."""
+    scores, view = [], Radon(8, 6).in_view()[0].numpy()
+    for corner in (0.0, 1.0):
+        path = tmp_path / f"{corner}.npy"
+        inside = np.random.default_rng(0).random((8, 8), dtype=np.float32)
+        np.save(path, np.where(view, inside, np.float32(corner)))
+        found = invert_file(model, path, "radon:angles=6", simulate=True, iterations=3)
+        scores.append((found.facts["psnr_start"], found.facts["psnr"]))
+        error = (found.image - found.true)[0][torch.as_tensor(view)].square().mean()
+        assert found.facts["psnr"] == pytest.approx(-10 * float(error.log10()), abs=1e-3)
+        assert found.facts["in_view"] == pytest.approx(view.mean())
+        assert found.facts["in_view"] < 0.8
+    assert scores[0] == pytest.approx(scores[1])
+
+
 def test_larger_images_are_done_in_patches(model, tmp_path):
     path = tmp_path / "large.npy"
     np.save(path, np.random.default_rng(0).random((13, 10), dtype=np.float32))

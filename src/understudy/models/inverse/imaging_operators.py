@@ -65,6 +65,14 @@ class LinearOperator(ABC):
         """Measurements as images ``(B, channels, height, width)``, where they are some."""
         return y if len(self.measurement_shape) == 3 else None
 
+    def in_view(self) -> Tensor:
+        """Pixels ``(*image_shape)``, bool, that lie in the field of view; all of them as a rule.
+
+        Of the others, such as the corners that no ray of a tomograph crosses, nothing is measured
+        and nothing can be said. A hole in a picture is in view: to fill it is the task.
+        """
+        return torch.ones(self.image_shape, dtype=torch.bool)
+
     def normal(self, x: Tensor) -> Tensor:
         r""":math:`A^\top A x`."""
         return self.adjoint(self.apply(x))
@@ -301,6 +309,11 @@ class MatrixOperator(LinearOperator):
         values = matrix.values() if matrix.is_sparse else matrix
         if not bool(torch.isfinite(values).all()):
             raise UserError("the matrix has values that are not finite numbers")
+        seen = matrix.indices()[1, values != 0] if matrix.is_sparse else matrix.nonzero()[:, 1]
+        if not len(seen):
+            raise UserError("the matrix has no value but zero, so that nothing is measured")
+        self._seen = torch.zeros(n, dtype=torch.bool)
+        self._seen[seen] = True
         self._matrix, self._transposed = _by_rows(matrix), _by_rows(matrix.t())
         self.image_shape, self.measurement_shape = tuple(image_shape), (matrix.shape[0],)
 
@@ -311,6 +324,10 @@ class MatrixOperator(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         """Images."""
         return (self._transposed.to(y.dtype) @ y.t()).t().reshape(-1, *self.image_shape)
+
+    def in_view(self) -> Tensor:
+        """Pixels whose column is not zero."""
+        return self._seen.reshape(self.image_shape)
 
 
 def _by_rows(matrix: Tensor) -> Tensor:

@@ -47,18 +47,22 @@ class Inverted:
     true : Tensor (channels, height, width) or None
     measurement : Tensor
         As an image ``(channels, height, width)`` where it is one, else its values ``(m,)``.
+    in_view : Tensor (channels, height, width), bool
+        Pixels in the field of view of the measurement.
     found : Reconstruction
         How the image was come by, with a batch of one.
     facts : dict
         ``iterations``, ``residual``, ``misfit``, ``converged``, ``diverged``, ``interrupted``;
-        where the clean image is known ``psnr_start`` and ``psnr``; of pgd on images of the
-        network's size ``objective_rises``, the number of iterations that raised what it minimises.
+        where the clean image is known ``psnr_start`` and ``psnr``, of the pixels in view, and
+        ``in_view``, their share; of pgd on images of the network's size ``objective_rises``, the
+        number of iterations that raised what it minimises.
     """
 
     image: Tensor
     start: Tensor
     true: Tensor | None
     measurement: Tensor
+    in_view: Tensor
     found: Reconstruction
     facts: dict[str, Any]
 
@@ -133,10 +137,14 @@ def invert_file(
         found = SPLITTINGS[scheme](y, A, prox, settings, **watch)
     picture = A.picture(y)
     measured = y[0].flatten() if picture is None else picture[0]
-    return Inverted(found.x[0], start[0], true, measured, found, _facts(found, start, true))
+    view = A.in_view()
+    facts = _facts(found, start, true, view)
+    return Inverted(found.x[0], start[0], true, measured, view, found, facts)
 
 
-def _facts(found: Reconstruction, start: Tensor, true: Tensor | None) -> dict[str, Any]:
+def _facts(
+    found: Reconstruction, start: Tensor, true: Tensor | None, view: Tensor
+) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "iterations": found.iterations,
         "residual": float(found.residuals[-1]),
@@ -148,7 +156,12 @@ def _facts(found: Reconstruction, start: Tensor, true: Tensor | None) -> dict[st
     if found.rises is not None:
         facts["objective_rises"] = int(found.rises.sum())
     if true is not None:
-        facts |= {"psnr_start": psnr(start, true[None]), "psnr": psnr(found.x, true[None])}
+        wanted = true[None, view]
+        facts |= {
+            "psnr_start": psnr(start[:, view], wanted),
+            "psnr": psnr(found.x[:, view], wanted),
+        }
+        facts["in_view"] = float(view.float().mean())
     return facts
 
 
