@@ -1,0 +1,1 @@
+"""What the reproduction of PDE-Refiner is run on, how models are trained, and its claims."""
