@@ -127,7 +127,7 @@ def test_a_fitted_critic_measures_how_far_a_shift_moves_functions():
         return process + 1.0, process
 
     fitted._both = both
-    critic, _ = fitted._critic(X, generator())
+    critic, _ = fitted._critic(X, [], generator())
     found = float(wasserstein(critic, process + 1.0, process).detach())
     assert found == pytest.approx(np.sqrt(12) * (1.0 + np.sqrt(12) / 20.0), rel=0.05)
 
@@ -142,6 +142,29 @@ def test_the_distance_adds_up_over_outputs():
 def test_a_critic_is_fitted_until_its_gradient_is_small():
     assert int(matcher(threshold=1e9).fit().critic_steps.max()) == 0
     assert int(matcher(threshold=0.0).fit().critic_steps.min()) == 5
+
+
+def test_gradients_that_are_remembered_keep_the_next_critic_from_overshooting():
+    """At the rate of the official code, where a critic that starts afresh sees next to nothing."""
+    prior = GaussianLayerPrior(NETWORK, deviation=0.5).float()
+    fit = matcher(prior, functions=64, critic_steps=60, critic_learning_rate=0.08, threshold=0.0)
+    X = Grid(-3.0, 3.0, 40)(generator()).float()
+    memory = []
+    with torch.no_grad():
+        network, process = fit._both(X, generator(5))
+        first, second = (
+            wasserstein(fit._critic(X, memory, generator(7))[0], network, process) for _ in range(2)
+        )
+    assert len(memory) == 5 and second > 3.0 * first.abs()
+
+
+def test_gradients_are_remembered_from_critic_to_critic_on_demand():
+    afresh, remembering = (GaussianLayerPrior(NETWORK) for _ in range(2))
+    distances = [
+        matcher(prior, one_memory=kept).fit().distance
+        for prior, kept in ((afresh, False), (remembering, True))
+    ]
+    assert distances[0][0] == distances[1][0] and distances[0][1] != distances[1][1]
 
 
 def test_functions_of_the_critic_and_of_the_prior_are_drawn_apart():

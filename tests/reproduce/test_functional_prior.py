@@ -9,6 +9,7 @@ import torch
 from understudy.core.systems import find
 from understudy.reproduce import Scale
 from understudy.reproduce import functional_prior as reproduction
+from understudy.reproduce.functional import classes, line
 
 
 def test_the_system_is_implemented():
@@ -25,7 +26,7 @@ def test_every_claim_is_measured_at_smoke_scale_and_again_the_same(monkeypatch):
 
 
 def test_the_gap_holds_no_data():
-    X, y = reproduction._gap_data(0)
+    X, y = line.gap_data(0)
     assert X.shape == (64, 1) and y.shape == (64,)
     assert np.abs(X).min() >= 4.0 and np.abs(X).max() <= 10.0
     assert (X < 0.0).any() and (X > 0.0).any()
@@ -36,33 +37,33 @@ def test_the_exact_deviation_is_that_of_a_gaussian_process():
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF
 
-    X, y = reproduction._gap_data(1)
+    X, y = line.gap_data(1)
     at = np.linspace(-5.0, 5.0, 7)[:, None]
     shift, spread = X.mean(0), X.std(0, ddof=1)
     peer = GaussianProcessRegressor(RBF(0.6, "fixed"), alpha=0.1, optimizer=None)
     peer.fit((X - shift) / spread, y)
     expected = peer.predict((at - shift) / spread, return_std=True)[1]
-    np.testing.assert_allclose(reproduction._exact_deviation(X, at), expected, rtol=1e-5)
+    np.testing.assert_allclose(line.exact_deviation(X, at), expected, rtol=1e-5)
 
 
 def test_sliced_distance_of_a_shift_is_its_mean_length_along_directions():
     """A shift by c at all of N points is c sqrt(N) long, and 1 / N of its square along each."""
     values = torch.randn(500, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert reproduction._sliced(values, values + 2.0, seed=0) == pytest.approx(2.0, rel=0.15)
-    assert reproduction._sliced(values, values, seed=0) == 0.0
+    assert line.sliced_distance(values, values + 2.0, seed=0) == pytest.approx(2.0, rel=0.15)
+    assert line.sliced_distance(values, values, seed=0) == 0.0
 
 
 def test_the_process_has_no_kurtosis_and_its_correlation():
-    values = reproduction._process_functions(64, seed=0)
-    assert reproduction._kurtosis(values) < 0.15
+    values = line.process_functions(64, seed=0)
+    assert line.excess_kurtosis(values) < 0.15
     spacing = 12.0 / 63
-    lags = spacing * np.round(np.array(reproduction.LAGS) / spacing)
+    lags = spacing * np.round(np.array(line.LAGS) / spacing)
     expected = np.exp(-0.5 * (lags / 0.6) ** 2)
-    np.testing.assert_allclose(reproduction._correlation(values), expected, atol=0.03)
+    np.testing.assert_allclose(line.correlation(values), expected, atol=0.03)
 
 
 def test_the_arcs_open_to_each_other():
-    X, y = reproduction._arcs(1000, np.random.default_rng(0))
+    X, y = classes.arcs(1000, np.random.default_rng(0))
     assert X.shape == (1000, 2) and y.mean() == 0.5
     centres = np.array([X[y == c].mean(0) for c in (0, 1)])
     between = np.linalg.norm(centres[0] - centres[1])
@@ -72,6 +73,6 @@ def test_the_arcs_open_to_each_other():
 
 def test_entropy_and_loss_of_a_fair_coin_are_log_two():
     half = np.full(4, 0.5)
-    assert reproduction._entropy(half) == pytest.approx(math.log(2.0))
-    assert reproduction._log_loss(half, np.array([0, 1, 1, 0])) == pytest.approx(math.log(2.0))
-    assert reproduction._log_loss(np.array([0.2]), np.array([0])) == pytest.approx(-math.log(0.8))
+    assert classes.mean_entropy(half) == pytest.approx(math.log(2.0))
+    assert classes.log_loss(half, np.array([0, 1, 1, 0])) == pytest.approx(math.log(2.0))
+    assert classes.log_loss(np.array([0.2]), np.array([0])) == pytest.approx(-math.log(0.8))

@@ -1,0 +1,1 @@
+"""What the reproduction of functional priors measures: a line, tables, two classes."""
