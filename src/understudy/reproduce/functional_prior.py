@@ -8,7 +8,8 @@ to the hierarchical process. Classes: two noisy arcs that lie within each other,
 paper's set is not distributed with a licence.
 
 At ``cpu`` scale critics take 50 or 60 steps at rate 0.02, which the paper has for tables: at its
-rate for one dimension, 0.08, Adagrad's first steps overshoot and a critic needs a thousand.
+rate for one dimension, 0.08, Adagrad's first steps overshoot and a critic needs a thousand. At
+``paper`` scale Adagrad remembers gradients from critic to critic, as in the official code.
 
 GPi-G and GPi-H are the matched Gaussian and hierarchical priors, FG is N(0, 1) on weights in units
 of their fan-in.
