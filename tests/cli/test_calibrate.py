@@ -120,3 +120,47 @@ def test_the_surrogate_of_the_tests_predicts_what_is_measured(model: Path) -> No
     surrogate = understudy.load(model)
     row = pd.DataFrame({"angle": [4.0], "speed": [30.0], "profile": ["flat"]})
     assert float(surrogate.predict_table(row)["lift_mean"].iloc[0]) == pytest.approx(12.0, abs=2.0)
+
+
+def further(measured: Path, runs: int, **changes: object) -> pd.DataFrame:
+    """Runs of what the surrogate was fitted to, but with lift 0.3 higher."""
+    table = pd.read_csv(measured)
+    parts = []
+    for k in range(runs):
+        speed = 21.0 + 18.0 * k / max(runs - 1, 1)
+        lift = 0.1 * table["angle"] * speed + 0.3
+        drag = 0.01 * table["angle"] ** 2 * speed
+        parts.append(table.assign(speed=speed, lift=lift, drag=drag))
+    return pd.concat(parts).assign(**changes)
+
+
+def test_the_error_of_the_surrogate_is_known_from_further_runs(
+    program: Program, model: Path, measured: Path, prior: Path, tmp_path: Path
+) -> None:
+    runs, page = tmp_path / "further.csv", tmp_path / "page.html"
+    further(measured, 10).to_csv(runs, index=False)
+    common = ("calibrate", model, measured, "-p", prior, *FAST)
+    done = program(*common, "--checks", runs, "-o", page)
+    assert done.code == 0, done.err
+    assert "error of the surrogate in 10 runs: drag 0.0" in done.out
+    assert "Error of the surrogate in 10 runs" in page.read_text(encoding="utf-8")
+    alone = program(*common, "--json").record
+    helped = program(*common, "--checks", runs, "--json").record
+    assert alone["error"] is None and helped["error"].startswith("error of the surrogate in 10")
+    # a solver whose lift is 0.3 higher needs less speed for the same lift: 0.3 / 0.4 at most
+    assert helped["parameters"][0]["mean"] < alone["parameters"][0]["mean"] - 0.3
+
+
+def test_further_runs_that_do_not_do_are_refused_in_a_sentence(
+    program: Program, model: Path, measured: Path, prior: Path, tmp_path: Path
+) -> None:
+    runs = tmp_path / "further.csv"
+    for table, sentence in (
+        (further(measured, 5), f"{runs}: to know the error of a surrogate takes 8 runs"),
+        (further(measured, 9).drop(columns="lift"), f"{runs}: column 'lift' is missing"),
+        (further(measured, 9, speed=45.0), f"{runs}: column 'speed', row 1: 45 is outside the pr"),
+        (further(measured, 9)[1:], "run with speed 21 has no row with angle 1, profile flat, whi"),
+    ):
+        table.to_csv(runs, index=False)
+        done = program("calibrate", model, measured, "-p", prior, *FAST, "--checks", runs)
+        assert done.code == 2 and sentence in " ".join(done.err.split()), done.err

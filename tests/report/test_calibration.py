@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,3 +63,13 @@ def test_each_output_is_drawn_over_time_with_its_own_values(page):
 def test_what_is_not_identified_is_said_and_names_cannot_run(page):
     assert "is not identified" in page
     assert HOSTILE not in page and "a &amp; b.csv" in page
+
+
+def test_an_error_that_is_known_is_told(found, tmp_path):
+    told = replace(found, error="error of the surrogate in 20 runs: up 0.1, 1 of the noise")
+    kinds = {"source": "a", "model": "b", "outputs": ("up", "down")}
+    page = write_calibration_report(told, tmp_path / "page.html", **kinds).read_text("utf-8")
+    assert "Error of the surrogate in 20 runs: up 0.1, 1 of the noise." in page
+    assert "Kaipio" in page
+    without = write_calibration_report(found, tmp_path / "page.html", **kinds).read_text("utf-8")
+    assert "Kaipio" not in without

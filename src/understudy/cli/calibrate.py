@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from understudy.core.progress import Progress
+    from understudy.search.approximation_error import ApproximationError
     from understudy.search.calibrate import Calibration, Ranks, SurrogateModel
     from understudy.search.field_calibration import FieldCalibration
+    from understudy.search.priors import PriorFile
 
 EXAMPLE = (
     "[bold]Example[/]\n\nunderstudy calibrate cell.us measured.csv --prior prior.toml -o cell.html"
@@ -50,6 +52,14 @@ def calibrate(
     method: Annotated[
         str, typer.Option(help="map, vi or hmc, of an operator that infers fields.")
     ] = "hmc",
+    checks: Annotated[
+        Path | None,
+        typer.Option(
+            "--checks",
+            help="Table of 8 or more further runs of the solver at the measured conditions: the "
+            "surrogate's error is then part of the likelihood.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -83,20 +93,22 @@ def calibrate(
     if _holds_operator(model):
         if output is not None:
             output = _output(output, (model, measurement))
-        if prior is not None or check or file is not None:
+        if prior is not None or checks is not None or check or file is not None:
             raise UserError(
-                "--prior, --check and --chains-file are of surrogates, not of operators"
+                "--prior, --checks, --check and --chains-file are of surrogates, not of operators"
             )
         field = _field(model, measurement, noise, method, (chains, burn_in, samples, seed))
         _tell_field(field, output, measurement.name, model.name, json, quiet)
         return
     if prior is None or noise is not None:
         raise UserError("a surrogate needs --prior, a TOML file, which says the noise as well")
-    prior = readable(prior)
+    read: tuple[Path, ...] = (model, measurement, prior := readable(prior))
+    if checks is not None:
+        read = (*read, checks := readable(checks))
     if output is not None:
-        output = _output(output, (model, measurement, prior))
+        output = _output(output, read)
     if file is not None:
-        file = writable(file, "--chains-file", others=(model, measurement, prior))
+        file = writable(file, "--chains-file", others=read)
     import understudy
     from understudy.search.calibrate import (
         FieldPrior,
@@ -114,19 +126,21 @@ def calibrate(
     field_prior = None
     if priors.density is not None:
         field_prior = FieldPrior.load(priors.density, len(priors.parameters))
+    error = None if checks is None else _error(of, checks, priors)
     listener = None if quiet or json else _Said()
     found = infer(
         *(of, y, priors.parameters, priors.noise, chains, burn_in, samples, seed),
         file=file,
         listener=listener,
         log_prior=field_prior,
+        error=error,
     )
     ranks = None
     if check:
         given = {name: priors.noise.get(name, found.noise[name]) for name in of.outputs}
         known = {n: found.noise[n] if isinstance(v, str) else v for n, v in given.items()}
         ranks = simulation_based_calibration(
-            of, priors.parameters, known, check, seed=seed, listener=listener
+            of, priors.parameters, known, check, seed=seed, listener=listener, error=error
         )
     if output is not None:
         _write(found, output, measurement.name, model.name, of, table)
@@ -220,6 +234,19 @@ def _surrogate(path: Path) -> Any:
     return load_network(path) if kind_of(path) == KIND else understudy.load(path)
 
 
+def _error(model: SurrogateModel, path: Path, priors: PriorFile) -> ApproximationError:
+    """Error of the surrogate in a table of further runs."""
+    import understudy
+    from understudy.search.approximation_error import ApproximationError
+    from understudy.search.measurement import read_checks
+
+    table = understudy.read_table(path)
+    try:
+        return ApproximationError.of(model, read_checks(model, table, priors.parameters))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
 class _Said:
     """Says each quarter of the sampling on the error stream."""
 
@@ -280,6 +307,7 @@ def _print_json(found: Calibration, ranks: Ranks | None, output: Path | None) ->
         "noise": found.noise,
         "coverage_90": found.coverage,
         "p_value": found.p_value,
+        "error": found.error or None,
         "warnings": found.warnings(),
         "check": None if ranks is None else records(ranks.table()),
         "output": output and str(output),
@@ -310,6 +338,8 @@ def _print(found: Calibration, ranks: Ranks | None, output: Path | None) -> None
     print_table(lines, headings, left=("parameter",))
     noise = ", ".join(f"{name} {value:.4g}" for name, value in found.noise.items())
     say(f"noise: {noise}")
+    if found.error:
+        say(found.error)
     say(
         f"{percent(found.coverage)} of the measured values are within their 90 % intervals; "
         f"posterior predictive p = {found.p_value:.2f}"

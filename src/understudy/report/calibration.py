@@ -55,6 +55,7 @@ def write_calibration_report(
         "coverage": found.coverage,
         "p_value": found.p_value,
         "noise": list(found.noise.items()),
+        "error": found.error[:1].upper() + found.error[1:],
         "measured": len(found.y),
         "draws": int(np.prod(found.draws.shape[:2])),
         "chains": int(found.draws.shape[1]),

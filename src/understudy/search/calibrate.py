@@ -6,8 +6,9 @@ noise :math:`\sigma`, known or with a prior,
 
 .. math:: y_i \mid \theta, \sigma \sim N\big(f_i(\theta),\; \sigma^2 + s_i^2(\theta)\big),
 
-errors taken as independent. How the posterior is sampled says
-`understudy.search.parameter_posterior`; whether it can be trusted, by simulated data,
+errors taken as independent, unless the surrogate's error is known from further runs of the solver:
+values then err together (`understudy.search.approximation_error`). How the posterior is sampled
+says `understudy.search.parameter_posterior`; whether it can be trusted, by simulated data,
 `understudy.search.simulation_based`.
 
 **Noise by bisection** (arXiv 2312.17329): noise is fixed; it is accepted if all posterior curves
@@ -28,11 +29,14 @@ from torch import Tensor
 from understudy.core.errors import UserError
 from understudy.core.progress import Listener
 from understudy.sample import Chains, Plan, diagnose
+from understudy.search.approximation_error import ApproximationError
 from understudy.search.measurement import (
+    Checks,
     CurveModel,
     Model,
     SurrogateModel,
     check_units,
+    read_checks,
     read_measurement,
 )
 from understudy.search.parameter_posterior import Target, opened, prepared, sampled
@@ -40,13 +44,16 @@ from understudy.search.priors import FieldPrior, Noise, Prior
 from understudy.search.simulation_based import Ranks, simulation_based_calibration
 
 __all__ = [
+    "ApproximationError",
     "Calibration",
+    "Checks",
     "CurveModel",
     "FieldPrior",
     "Model",
     "Ranks",
     "SurrogateModel",
     "calibrate",
+    "read_checks",
     "read_measurement",
     "simulation_based_calibration",
 ]
@@ -75,6 +82,8 @@ class Calibration:
     p_value : float
         Chance that repeated data lie as far from their prediction as these or further.
     chains : Chains
+    error : str
+        How large the error of the surrogate is against the noise, where it is known.
     """
 
     names: tuple[str, ...]
@@ -87,6 +96,7 @@ class Calibration:
     upper: Tensor
     p_value: float
     chains: Chains
+    error: str = ""
 
     @property
     def coverage(self) -> float:
@@ -162,6 +172,7 @@ def calibrate(
     file: str | Path | None = None,
     listener: Listener | None = None,
     log_prior: Callable[[Tensor], Tensor] | None = None,
+    error: ApproximationError | None = None,
 ) -> Calibration:
     """Sample the posterior of a model's parameters.
 
@@ -183,6 +194,8 @@ def calibrate(
     log_prior : callable (c, d) -> (c,), optional
         Differentiable log density of parameters in float64, up to a constant, which multiplies
         their priors; see `FieldPrior`.
+    error : ApproximationError, optional
+        Of a model that is a surrogate, from runs of the solver that it was not trained on.
 
     Raises
     ------
@@ -195,9 +208,13 @@ def calibrate(
     noise = dict(noise or {})
     Y = _checked(model, y).unsqueeze(0)
     if "bisect" in noise.values():
+        if error is not None:
+            raise UserError(
+                'noise by bisection knows no error of a surrogate; give the noise, or "infer" it'
+            )
         noise = {model.outputs[0]: _bisect(model, Y, priors, noise, chains, seed)}
     generator = torch.Generator().manual_seed(seed)
-    target = opened(model, Y, priors, noise, chains, generator)
+    target = opened(model, Y, priors, noise, chains, error)
     _check_explained(target, generator)
     target = prepared(replace(target, log_prior=log_prior), _PRIOR_DRAWS, generator)
     found = sampled(target, Plan(burn_in, samples), generator, file, listener, shared=True)
@@ -226,7 +243,11 @@ def _check_explained(target: Target, generator: torch.Generator) -> None:
     if not bool(known.any()):
         raise UserError("no draw of the prior gives a prediction for every measured value")
     mean, variance, y = mean[known], variance[known], target.y[0]
-    room = 4.0 * (variance.mean(0) + target.beliefs.fixed[target.model.group].square()).sqrt()
+    variance = variance.mean(0) + target.beliefs.fixed[target.model.group].square()
+    if target.error is not None:
+        mean = mean + target.error.mean
+        variance = variance + target.error.variance
+    room = 4.0 * variance.sqrt()
     low, high = mean.min(0).values - room, mean.max(0).values + room
     for m, output in enumerate(target.model.outputs):
         of = target.model.group == m
@@ -258,7 +279,7 @@ def _bisect(
     accepted = upper
     for _ in range(TRIES):
         generator = torch.Generator().manual_seed(seed)
-        target = opened(model, Y, priors, {model.outputs[0]: sigma}, chains, generator)
+        target = opened(model, Y, priors, {model.outputs[0]: sigma}, chains)
         target = prepared(target, 16, generator)
         found = sampled(target, Plan(50, 100), generator, shared=True)
         with torch.no_grad():
@@ -281,22 +302,22 @@ def _summary(target: Target, found: Chains, generator: torch.Generator) -> Calib
     repeated, far, here = [], [], []
     with torch.no_grad():
         for each in thin:
-            mean, variance = target.predict(each)
-            again = mean + variance.sqrt() * torch.randn(
-                mean.shape, generator=generator, dtype=mean.dtype
-            )
+            measured = target.measured(each)
+            again = measured.draw(generator)
             repeated.append(again)
-            far.append(((again - mean).square() / variance).sum(1))
-            here.append(((target.y - mean).square() / variance).sum(1))
+            far.append(measured.distance(again))
+            here.append(measured.distance(target.y))
         sigma = torch.stack([beliefs(each)[1] for each in thin]).mean((0, 1))
     whole = torch.cat(repeated)
     lower, median, upper = torch.quantile(
         whole, torch.tensor([0.05, 0.5, 0.95], dtype=whole.dtype), dim=0
     )
+    noise = dict(zip(target.model.outputs, sigma.tolist(), strict=True))
+    error = "" if target.error is None else target.error.said(target.model.group, noise)
     return Calibration(
         names=beliefs.prior.names,
         draws=draws,
-        noise=dict(zip(target.model.outputs, sigma.tolist(), strict=True)),
+        noise=noise,
         prior_sd=beliefs.prior.spread(),
         y=target.y[0],
         lower=lower,
@@ -304,4 +325,5 @@ def _summary(target: Target, found: Chains, generator: torch.Generator) -> Calib
         upper=upper,
         p_value=float((torch.cat(far) >= torch.cat(here)).double().mean()),
         chains=found,
+        error=error,
     )

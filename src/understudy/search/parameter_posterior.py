@@ -26,6 +26,7 @@ from understudy.core.progress import Listener
 from understudy.core.space import nearest
 from understudy.sample import HMC, Chains, Plan, resume, sample
 from understudy.sample.density import value_and_gradient
+from understudy.search.approximation_error import ApproximationError, LowRankNormal
 from understudy.search.measurement import Model
 from understudy.search.priors import JointPrior, LogNormal, Noise, Prior
 
@@ -112,6 +113,8 @@ class Target:
     y : Tensor (c, n)
     centre : Tensor (c, d)
     root : Tensor (c, d, d)
+    error : ApproximationError, optional
+        Of the model.
     log_prior : callable (c, p) -> (c,), optional
         Of the parameters, besides their own priors.
     """
@@ -121,6 +124,7 @@ class Target:
     y: Tensor
     centre: Tensor
     root: Tensor
+    error: ApproximationError | None = None
     log_prior: Callable[[Tensor], Tensor] | None = None
 
     def z(self, w: Tensor) -> Tensor:
@@ -128,16 +132,22 @@ class Target:
         return self.centre + (self.root @ w.unsqueeze(-1)).squeeze(-1)
 
     def predict(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and variances, noise included, (c, n)."""
+        """Means (c, n), and variances of what is independent: noise, the model's own error."""
         theta, sigma = self.beliefs(z)
         mean, variance = self.model(theta)
-        return mean, variance + sigma[:, self.model.group].square()
+        variance = variance + sigma[:, self.model.group].square()
+        if self.error is None:
+            return mean, variance
+        return mean + self.error.mean, variance + self.error.diagonal
+
+    def measured(self, z: Tensor) -> LowRankNormal:
+        """What would be measured at standard normals (c, d)."""
+        factor = None if self.error is None else self.error.factor
+        return LowRankNormal(*self.predict(z), factor)
 
     def log_posterior(self, z: Tensor) -> Tensor:
         """At standard normals (c, d)."""
-        mean, variance = self.predict(z)
-        likelihood = (self.y - mean).square() / variance + variance.log()
-        value = -0.5 * likelihood.sum(1) - 0.5 * z.square().sum(1)
+        value = self.measured(z).log_density(self.y) - 0.5 * z.square().sum(1)
         return value if self.log_prior is None else value + self.log_prior(self.beliefs(z)[0])
 
     def __call__(self, w: Tensor) -> Tensor:
@@ -147,7 +157,6 @@ class Target:
     def information(self, z: Tensor) -> Tensor:
         """Gauss-Newton Hessian (c, d, d) of minus the log posterior, by central differences."""
         with torch.no_grad():
-            _, variance = self.predict(z)
             means, logs = [], []
             for k in range(z.shape[1]):
                 step = torch.zeros_like(z)
@@ -156,7 +165,7 @@ class Target:
                 means.append((above[0] - below[0]) / (2.0 * _DIFFERENCE))
                 logs.append((above[1].log() - below[1].log()) / (2.0 * _DIFFERENCE))
             J, G = torch.stack(means, -1), torch.stack(logs, -1)  # (c, n, d)
-            fisher = (J / variance.unsqueeze(-1)).mT @ J + 0.5 * G.mT @ G
+            fisher = self.measured(z).fisher(J, G)
         whole = fisher + torch.eye(z.shape[1], dtype=z.dtype)
         return whole if self.log_prior is None else whole + self._curvature(z, self.log_prior)
 
@@ -224,14 +233,15 @@ def opened(
     priors: Mapping[str, Prior],
     noise: Mapping[str, Noise],
     chains: int,
-    generator: torch.Generator,
+    error: ApproximationError | None = None,
 ) -> Target:
     """Target of k data sets (k, n), chains of each side by side, not yet centred."""
     beliefs = beliefs_of(model, priors, noise, Y)
     y = Y.repeat_interleave(chains, 0)
     d = len(beliefs.prior.names)
     root = torch.eye(d, dtype=torch.float64).expand(len(y), d, d)
-    return Target(model, beliefs, y, torch.zeros(len(y), d, dtype=torch.float64), root)
+    centre = torch.zeros(len(y), d, dtype=torch.float64)
+    return Target(model, beliefs, y, centre, root, error)
 
 
 def _sampler(shared: bool) -> HMC:

@@ -2,13 +2,13 @@
 
 Talts et al. (2018, arXiv 1804.06788): parameters drawn from the prior, data from the model, and the
 rank of each truth among L thinned posterior draws; ranks are uniform on 0..L if the posterior is
-right.
+right. Data of the model itself tell nothing of the model's own error: data of a solver do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from understudy.core.errors import UserError
 from understudy.core.progress import Listener
 from understudy.sample import Plan, diagnose
+from understudy.search.approximation_error import ApproximationError
 from understudy.search.measurement import Model
 from understudy.search.parameter_posterior import opened, prepared, sampled
 from understudy.search.priors import Noise, Prior
@@ -82,6 +83,8 @@ def simulation_based_calibration(
     samples: int = 200,
     seed: int = 0,
     listener: Listener | None = None,
+    error: ApproximationError | None = None,
+    solver: Model | None = None,
 ) -> Ranks:
     """Calibrate many simulated data sets at once and rank their truths.
 
@@ -98,6 +101,11 @@ def simulation_based_calibration(
         Of each data set.
     seed : int
     listener : callable, optional
+    error : ApproximationError, optional
+        Of the model, which the likelihood then has; data are drawn with it.
+    solver : Model, optional
+        Simulates the data in place of the model, with the same parameters and measured values.
+        Ranks then also tell whether the model's error is taken into account.
     """
     if simulations < 8:
         raise UserError(f"ranks need at least 8 simulations, found {simulations}")
@@ -110,13 +118,13 @@ def simulation_based_calibration(
         raise UserError(f"cannot thin {chains * samples} draws to {draws}")
     generator = torch.Generator().manual_seed(seed)
     one = torch.zeros(1, len(model.group), dtype=torch.float64)
-    blank = opened(model, one, priors, noise, 1, generator)
+    blank = opened(model, one, priors, noise, 1, error)
     d = len(blank.beliefs.prior.names)
     z = torch.randn(simulations, d, generator=generator, dtype=torch.float64)
+    source = blank if solver is None else replace(blank, model=solver, error=None)
     with torch.no_grad():
-        mean, variance = blank.predict(z)
-    Y = mean + variance.sqrt() * torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
-    target = opened(model, Y, priors, noise, chains, generator)
+        Y = source.measured(z).draw(generator)
+    target = opened(model, Y, priors, noise, chains, error)
     target = prepared(target, 16, generator)
     found = sampled(target, Plan(burn_in, samples), generator, listener=listener)
     after = torch.stack([target.z(w) for w in found.draws])  # (s, k * chains, d)
