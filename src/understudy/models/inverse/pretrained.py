@@ -46,8 +46,8 @@ class Recipe:
     training: Training
 
 
-_IN_PLANE = replace(DEFAULT_TRAINING, steps=4600, learning_rate=1e-3, warmup=0.002, floor=0.02)
-"""Two minutes of one core."""
+_IN_PLANE = replace(DEFAULT_TRAINING, warmup=0.002, floor=0.02)
+"""One minute of one core."""
 
 _IN_SPACE = replace(
     DEFAULT_TRAINING,
@@ -57,6 +57,7 @@ _IN_SPACE = replace(
     warmup=0.0125,
     floor=0.02,
     validate_every=200,
+    optimizer="adam",
 )
 """Ten minutes of one core.
 

@@ -39,7 +39,7 @@ SIZES = {
     Scale.CPU: Size(
         points=32,
         ritz=800,
-        steps=4600,
+        steps=1500,
         seeds=3,
         count=8,
         mid=64,
