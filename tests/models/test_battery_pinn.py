@@ -82,7 +82,7 @@ def test_residuals_vanish_for_the_parabola_that_diffuses_steadily(
         x = negative.start - 3.0 * q * at["time"] - (0.5 * q / d) * (rho.square() - 1.0)
         return x[:, None] * torch.ones(1, 2, 1, dtype=torch.float64)
 
-    monkeypatch.setattr(model, "_stoichiometries", parabola)
+    monkeypatch.setattr(model, "stoichiometry_fields", parabola)
     points = torch.tensor([[0.0, 2.0, 2.0, 0.7], [900.0, 1.0, 3.0, 0.2]], dtype=torch.float64)
     found = model.residuals(points)
     assert float(found["diffusion negative"].abs().max()) < 1e-9

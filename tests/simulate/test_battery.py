@@ -95,7 +95,7 @@ import socket
 def refuse(*args): raise SystemExit(f"connected to {args}")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 from understudy.simulate.battery import discharge
-pybamm = discharge._import_pybamm()
+pybamm = discharge.import_pybamm()
 assert pybamm.config.check_opt_out() and pybamm.telemetry._posthog.disabled
 pybamm.telemetry.capture("simulation-solved")
 """

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from understudy.core.predictive import Predictive
+from understudy.core.scaling import Scaling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -273,6 +274,23 @@ class Surrogate(RegressorMixin, BaseEstimator):
         surrogate._load(inner)
         return surrogate
 
+    # -- units --------------------------------------------------------------------------------
+
+    @property
+    def input_units(self) -> Scaling:
+        """Units (d,) that take the training inputs to the unit cube; the model learns in these."""
+        return Scaling(self._x_shift, self._x_scale)
+
+    @property
+    def output_units(self) -> Scaling:
+        """Units (m,) that take the training outputs to mean 0 and variance 1."""
+        return Scaling(self._y_shift, self._y_scale)
+
+    @property
+    def one_dimensional(self) -> bool:
+        """Whether outputs were given, and are predicted, as (n,)."""
+        return self._one_dimensional
+
     # -- plumbing -----------------------------------------------------------------------------
 
     def _start(self, X: ArrayLike, y: ArrayLike) -> tuple[Tensor, Tensor]:
@@ -292,7 +310,7 @@ class Surrogate(RegressorMixin, BaseEstimator):
         return self._scaled(inputs), (outputs - self._y_shift) / self._y_scale
 
     def _scaled(self, X: Tensor) -> Tensor:
-        return (X - self._x_shift) / self._x_scale
+        return self.input_units.forward(X)
 
     def _checked(self, X: ArrayLike) -> NDArray[np.float64]:
         check_is_fitted(self, "n_outputs_")

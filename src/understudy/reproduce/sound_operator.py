@@ -257,7 +257,7 @@ def _rms(test: PulseResponses) -> float:
 def _moved(before: SoundOperator, after: SoundOperator) -> float:
     """Largest change of what was frozen; NaN where what was not did not change either."""
     frozen, free = 0.0, 0.0
-    for old, new in zip(before._networks, after._networks, strict=True):
+    for old, new in zip(before.networks, after.networks, strict=True):
         now = dict(new.named_parameters())
         for name, value in old.named_parameters():
             change = float((now[name] - value).detach().abs().max())

@@ -110,7 +110,7 @@ class HostedModel:
             "inputs": [_input(item) for item in self.space],
             "outputs": outputs,
             "members": [name for name, _ in surrogate.members_],
-            "one_dimensional": surrogate._one_dimensional,
+            "one_dimensional": surrogate.one_dimensional,
             "rows": plain(surrogate.settings.get("rows")),
             "created": plain(surrogate.settings.get("created")),
         }

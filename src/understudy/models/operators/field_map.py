@@ -162,6 +162,11 @@ class FieldMap(Operator):
     def parameter_units(self) -> Scaling:  # noqa: D102
         return self._p
 
+    @property
+    def output_units(self) -> Scaling:
+        """Units of the solutions, in which the network answers."""
+        return self._y
+
     def _device(self) -> torch.device:
         return next(self.network.parameters()).device
 

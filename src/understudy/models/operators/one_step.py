@@ -319,6 +319,11 @@ class LearnedStepper(Stepper):
     def parameter_units(self) -> Scaling:  # noqa: D102
         return self._numbers
 
+    @property
+    def change_units(self) -> Tensor:
+        """Root mean square change ``(1, bundle, C, 1, ...)`` after each step, in scaled fields."""
+        return self._increment
+
     def _device(self) -> torch.device:
         return next(self.network.parameters()).device
 

@@ -274,6 +274,11 @@ class SoundOperator:
         return torch.stack(found)
 
     @property
+    def networks(self) -> Sequence[PulseNetwork]:
+        """Trained networks, one for each part of the times and places."""
+        return self._networks
+
+    @property
     def weights(self) -> int:
         """Numbers that are trained."""
         return sum(p.numel() for net in self._networks for p in net.parameters())

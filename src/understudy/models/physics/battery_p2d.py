@@ -315,9 +315,7 @@ class P2DPINN(CellPINN):
             none = torch.zeros_like(time)
             return none, none
         start = self.initial(theta)
-        row = self.parent._at_reference
-        rows = theta if row is None else row.to(theta.device).expand_as(theta)
-        found = self.parent.potential_fields(time, rows)
+        found = self.parent.potential_fields(time, self.parent.at_reference(theta))
         return found[0] - start[0], found[1] - start[1]
 
     def _terminal(self, time: Tensor, theta: Tensor) -> Tensor:
@@ -360,9 +358,8 @@ class P2DPINN(CellPINN):
         if self.parent is None:
             return amplitude * (N.sigmoid() * g) + begin
         with torch.no_grad():
-            row = self.parent._at_reference
-            rows = theta if row is None else row.to(theta.device).expand_as(theta)
-            base = self.parent._stoichiometries({"time": time, "radius": radius}, rows)
+            at_parent = {"time": time, "radius": radius}
+            base = self.parent.stoichiometry_fields(at_parent, self.parent.at_reference(theta))
         return (CORRECTION * amplitude) * (N * g) + base
 
     # -- training ---------------------------------------------------------------------------------

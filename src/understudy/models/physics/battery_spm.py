@@ -158,7 +158,7 @@ class BatteryPINN(CellPINN):
         self.reference = dict(reference) if reference is not None else None
         self._check_parent(parent)
         self.parent = None if parent is None else frozen(parent)
-        self._at_reference = self._reference_row()
+        self._reference = self._reference_row()
         generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
         inputs = 1 + len(parameters)
         self.in_time = Affine(inputs, width, generators)
@@ -188,7 +188,7 @@ class BatteryPINN(CellPINN):
             raise UserError("a relative radius lies between 0, the centre, and 1, the surface")
         points = torch.cat([time[:, None], theta, radius[:, None]], 1).to(torch.float64)[None]
         at, rows = self._at(points)
-        x = self._stoichiometries(at, rows)
+        x = self.stoichiometry_fields(at, rows)
         electrolyte, positive = self._potentials({"time": at["time"]}, rows)
         return CellFields(
             electrolyte, positive, {side: x.value[:, k] for k, side in enumerate(SIDES)}
@@ -243,8 +243,15 @@ class BatteryPINN(CellPINN):
             return CORRECTION * AMPLITUDES[1] * N * g + base
         return (CORRECTION * AMPLITUDES[1] * N + base - start) * g + start
 
-    def _stoichiometries(self, at: Mapping[str, Jet], theta: Tensor) -> Jet:
-        """Stoichiometries (E, 2, n) of both particles."""
+    def stoichiometry_fields(self, at: Mapping[str, Jet], theta: Tensor) -> Jet:
+        """Stoichiometries (E, 2, n) of both particles, with derivatives.
+
+        Parameters
+        ----------
+        at : mapping of str to Jet
+            Time and radius, scaled.
+        theta : Tensor (E, n, d)
+        """
         time, radius = at["time"], at["radius"]
         latent = self._latent(time, theta)
         inward = radius.square() if self.hard_centre else radius
@@ -259,11 +266,11 @@ class BatteryPINN(CellPINN):
         with torch.no_grad():
             if self.start:
                 then = {"time": Jet(time.value.clamp_max(self.start).unsqueeze(0))}
-                base = self.parent._stoichiometries(
+                base = self.parent.stoichiometry_fields(
                     {**then, "radius": _only(radius, "radius")}, self._of_parent(theta)
                 )
             else:
-                base = self.parent._stoichiometries(at, self._of_parent(theta))
+                base = self.parent.stoichiometry_fields(at, self._of_parent(theta))
         if self.start:
             return correction + base
         return correction + (base - begin) * g + begin
@@ -276,7 +283,11 @@ class BatteryPINN(CellPINN):
     def _of_parent(self, theta: Tensor) -> Tensor:
         """Where the parent is evaluated: its one reference, if it has one."""
         assert self.parent is not None
-        row = self.parent._at_reference
+        return self.parent.at_reference(theta)
+
+    def at_reference(self, theta: Tensor) -> Tensor:
+        """Parameters (E, n, d): those given, or those of the one cell that the network knows."""
+        row = self._reference
         return theta if row is None else row.to(theta.device).expand_as(theta)
 
     # -- training ---------------------------------------------------------------------------------
@@ -305,7 +316,7 @@ class BatteryPINN(CellPINN):
 
     def _diffusion(self, points: Tensor) -> list[Term]:
         at, theta = self._at(points, ("time", "radius"), ("radius",))
-        x, radius = self._stoichiometries(at, theta), at["radius"].value
+        x, radius = self.stoichiometry_fields(at, theta), at["radius"].value
         terms = []
         for k, (side, law, scales) in enumerate(self._sides()):
             u, factor = x[:, k], self.factor(f"{side}_diffusivity", theta)
@@ -323,7 +334,7 @@ class BatteryPINN(CellPINN):
         surface = torch.cat([points[..., :-1], torch.ones_like(points[..., -1:])], -1)
         both = torch.cat([surface, centre], 1)
         at, theta = self._at(both, ("radius",))
-        x = self._stoichiometries(at, theta)
+        x = self.stoichiometry_fields(at, theta)
         time, theta = points[..., 0], points[..., 1:-1]
         potentials = self.potential_fields(time, theta)
         g = self._gate(Jet(time.unsqueeze(0))).value  # of the potentials: lithium flows at once
@@ -360,7 +371,7 @@ class BatteryPINN(CellPINN):
             terms.append(Term("electrolyte", residual, weight, DATA))
         if data.inside is not None and data.stoichiometry is not None:
             at, theta = self._at(data.inside[None])
-            x = self._stoichiometries(at, theta).value
+            x = self.stoichiometry_fields(at, theta).value
             begin = self._starts()
             amplitude = torch.stack([begin[0], 1.0 - begin[1]])
             residual = (x - data.stoichiometry.T) / amplitude

@@ -33,7 +33,7 @@ from understudy.models.tabular.marginal_likelihood import (
 from understudy.models.tabular.pathwise import Functions, matheron
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from botorch.posteriors.gpytorch import GPyTorchPosterior
     from numpy.typing import NDArray
@@ -108,7 +108,7 @@ class GaussianProcess(Surrogate):
         self._prior = Prior(self._kernel(parameters), parameters[:, -2], process, spread)
         self._conditioned = [
             condition(
-                self._prior.kernel.process(g), float(noise), U, Z[:, self._followers(g)].numpy()
+                self._prior.kernel.process(g), float(noise), U, Z[:, self.followers(g)].numpy()
             )
             for g, noise in enumerate(self._prior.noise)
         ]
@@ -117,14 +117,31 @@ class GaussianProcess(Surrogate):
         """Set the spread of each output to its most likely value given everything else."""
         spread = torch.ones_like(self._prior.spread)
         for g, part in enumerate(self._conditioned):
-            outputs = self._followers(g)
+            outputs = self.followers(g)
             quadratic = part.quadratic(self._targets[:, outputs].numpy())
             spread[outputs] = torch.from_numpy(quadratic / len(self._targets))
         self._prior = replace(self._prior, spread=spread.clamp_min(1e-6))
 
-    def _followers(self, process: int) -> Tensor:
-        """Outputs that follow a process."""
+    def followers(self, process: int) -> Tensor:
+        """Outputs (k,) that follow a process."""
         return torch.nonzero(self._prior.process == process)[:, 0]
+
+    # -- what was learnt ----------------------------------------------------------------------
+
+    @property
+    def process_prior(self) -> Prior:
+        """Kernels, noise and spreads, in the units of the targets."""
+        return self._prior
+
+    @property
+    def conditioned(self) -> Sequence[Conditioned]:
+        """Each process given the training rows."""
+        return self._conditioned
+
+    @property
+    def training_inputs(self) -> Tensor:
+        """Inputs (n, d) of the training rows, in the unit cube."""
+        return self._inputs
 
     # -- predictions --------------------------------------------------------------------------
 
@@ -133,7 +150,7 @@ class GaussianProcess(Surrogate):
         """Constant mean of each output, (m,)."""
         mean = torch.empty_like(self._prior.spread)
         for g, part in enumerate(self._conditioned):
-            mean[self._followers(g)] = torch.from_numpy(part.mean)
+            mean[self.followers(g)] = torch.from_numpy(part.mean)
         return mean
 
     def _predictive(self, U: Tensor) -> Predictive:
@@ -177,7 +194,7 @@ class GaussianProcess(Surrogate):
         for g, part in enumerate(self._conditioned):
             at = torch.nonzero(self._prior.process[outputs] == g)[:, 0]
             if len(at):
-                yield g, part, torch.searchsorted(self._followers(g), outputs[at]).numpy(), at
+                yield g, part, torch.searchsorted(self.followers(g), outputs[at]).numpy(), at
 
     def _functions(self, count: int, generator: torch.Generator) -> Functions:
         prior, m = self._prior, len(self._prior.spread)
@@ -220,7 +237,7 @@ class GaussianProcess(Surrogate):
             half = half.mT.reshape(*batch, q, -1)
             left = own[..., g, :, :] - half @ half.mT
             mean = torch.from_numpy(part.mean) + here @ torch.from_numpy(part.weights)
-            for at, j in enumerate(self._followers(g).tolist()):
+            for at, j in enumerate(self.followers(g).tolist()):
                 means[j], covariances[j] = mean[..., at], prior.spread[j] * left
         return joint_normal(means, covariances)
 
@@ -271,7 +288,7 @@ class GaussianProcess(Surrogate):
         """Closed-form predictions (of rows with a fold) at these hyperparameters."""
         mean, variance = torch.empty_like(self._targets), torch.empty_like(self._targets)
         for g, part in enumerate(self._conditioned):
-            outputs = self._followers(g)
+            outputs = self.followers(g)
             values, spread = part.held_out(self._targets[:, outputs].numpy(), folds)
             mean[:, outputs] = torch.from_numpy(values)
             variance[:, outputs] = torch.from_numpy(spread).unsqueeze(1)
@@ -285,7 +302,7 @@ class GaussianProcess(Surrogate):
         """
         mean, variance = torch.empty_like(self._targets), torch.empty_like(self._targets)
         for g, part in enumerate(self._conditioned):
-            outputs = self._followers(g)
+            outputs = self.followers(g)
             values, spread = part.leave_one_out(self._targets[:, outputs].numpy())
             mean[:, outputs] = torch.from_numpy(values)
             variance[:, outputs] = torch.from_numpy(spread).unsqueeze(1)

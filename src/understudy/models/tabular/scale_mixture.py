@@ -134,7 +134,7 @@ class ScaleMixtureLikelihood(NetworkLikelihood):
         return value.detach().numpy(), 2.0 * slope.numpy()
 
 
-class _ScaleMixture(InfiniteWidthSurrogate):
+class ScaleMixture(InfiniteWidthSurrogate):
     """What scale mixtures share; a subclass gives the evidence and the posterior of the scale."""
 
     _scales: Scales
@@ -146,6 +146,11 @@ class _ScaleMixture(InfiniteWidthSurrogate):
         """Posterior of the scales of m outputs given n rows and Q (m,)."""
         raise NotImplementedError
 
+    @property
+    def scale_roots(self) -> Tensor:
+        """Square roots (k, m) of the posterior's nodes, by which deviations are multiplied."""
+        return scale_nodes(self._scales, len(self._quadratic)).sqrt()
+
     # -- fitting ------------------------------------------------------------------------------
 
     def _likelihood(self, U: Tensor) -> ScaleMixtureLikelihood:
@@ -156,7 +161,7 @@ class _ScaleMixture(InfiniteWidthSurrogate):
         super()._condition(theta, U, Z)
         self._quadratic = torch.empty(Z.shape[1], dtype=Z.dtype)
         for g, part in enumerate(self._conditioned):
-            own = self._followers(g)
+            own = self.followers(g)
             self._quadratic[own] = torch.from_numpy(part.quadratic(Z[:, own].numpy()))
         self._scales = self._posterior_scales(len(U), self._quadratic)
 
@@ -167,8 +172,8 @@ class _ScaleMixture(InfiniteWidthSurrogate):
 
     def _predictive_of(self, U: Tensor, outputs: Tensor) -> Predictive:
         gaussian = super()._predictive_of(U, outputs)
-        roots = _nodes(self._scales, len(self._quadratic)).sqrt()[:, None, outputs]
-        return _mixture(gaussian.loc[0], roots * gaussian.scale[0])
+        roots = self.scale_roots[:, None, outputs]
+        return over_nodes(gaussian.loc[0], roots * gaussian.scale[0])
 
     def _posterior(self, U: Tensor, observation_noise: bool) -> ScaleMixturePosterior:
         gaussian = super()._posterior(U, observation_noise)
@@ -201,7 +206,7 @@ class _ScaleMixture(InfiniteWidthSurrogate):
         loc = torch.empty_like(self._targets)
         scale = torch.ones(len(_SCORES), n, m, dtype=loc.dtype)
         for g, part in enumerate(self._conditioned):
-            own, Y = self._followers(g), self._targets[:, self._followers(g)].numpy()
+            own, Y = self.followers(g), self._targets[:, self.followers(g)].numpy()
             mean, variance = part.held_out(Y, folds)
             known = part.weights * (Y - mean)  # what each row adds to Q, summed over its fold
             loc[:, own] = torch.from_numpy(mean)
@@ -210,11 +215,12 @@ class _ScaleMixture(InfiniteWidthSurrogate):
                 left = self._quadratic[own] - torch.from_numpy(known[rows].sum(0))
                 scales = self._posterior_scales(n - len(rows), left.clamp_min(1e-12))
                 nodes = (
-                    _nodes(scales, len(own))[:, None] * torch.from_numpy(variance[rows])[:, None]
+                    scale_nodes(scales, len(own))[:, None]
+                    * torch.from_numpy(variance[rows])[:, None]
                 )
                 scale[:, torch.from_numpy(rows)[:, None], own] = nodes.sqrt()
         held = torch.from_numpy(folds >= 0)
-        return _mixture(loc[held], scale[:, held])
+        return over_nodes(loc[held], scale[:, held])
 
     def leave_one_out(self) -> Predictive:
         """Return each training row's predictive by the process without it.
@@ -225,18 +231,18 @@ class _ScaleMixture(InfiniteWidthSurrogate):
         return predictive.affine(self._y_shift, self._y_scale)
 
 
-def _nodes(scales: Scales, outputs: int) -> Tensor:
+def scale_nodes(scales: Scales, outputs: int) -> Tensor:
     """Scales (k, m) at the nodes of the quadrature."""
     u = torch.special.ndtr(_SCORES).unsqueeze(1).expand(-1, outputs)
     return scales.quantile(u)
 
 
-def _mixture(loc: Tensor, scale: Tensor) -> Predictive:
+def over_nodes(loc: Tensor, scale: Tensor) -> Predictive:
     """Mixture of Gaussians at the nodes, of means (n, m) and deviations (k, n, m)."""
     return Predictive(loc.expand(scale.shape).clone(), scale, _WEIGHTS[:, None, None])
 
 
-class StudentTProcess(_ScaleMixture):
+class StudentTProcess(ScaleMixture):
     r"""Student-t process with the kernel of an infinitely wide network, in closed form.
 
     It is the limit of wide networks whose last layer's variance is inverse gamma. Error bars have
@@ -303,7 +309,7 @@ class StudentTProcess(_ScaleMixture):
         return StudentT(gaussian.loc[0], widening * gaussian.scale[0], df)
 
 
-class ScaleMixtureSurrogate(_ScaleMixture):
+class ScaleMixtureSurrogate(ScaleMixture):
     r"""Scale mixture of Gaussian processes with any prior of the scale, by importance sampling.
 
     Parameters

@@ -250,7 +250,7 @@ class SparseGP(Surrogate):
         """Fit to all rows; return the statistics of each process and fold."""
         self._choose_basis(U, Z)
         statistics = [
-            self._statistics(g, U, Z[:, self._followers(g)].numpy(), folds)
+            self._statistics(g, U, Z[:, self.followers(g)].numpy(), folds)
             for g in range(len(self._basis.inducing))
         ]
         self._parts = [
@@ -305,7 +305,7 @@ class SparseGP(Surrogate):
         scaled = (U / lengthscale).numpy().astype(np.float32)
         return torch.from_numpy(means.fit(scaled).cluster_centers_).to(U.dtype) * lengthscale
 
-    def _followers(self, process: int) -> Tensor:
+    def followers(self, process: int) -> Tensor:
         """Outputs that follow a process."""
         return torch.nonzero(self._process == process)[:, 0]
 
@@ -335,7 +335,7 @@ class SparseGP(Surrogate):
         statistics = self._fit_to(U, Z, folds)
         mean, variance = torch.empty_like(Z), torch.empty_like(Z)
         for g, of in enumerate(statistics):
-            outputs, total = self._followers(g), _total(of.values())
+            outputs, total = self.followers(g), _total(of.values())
             for fold in sorted(set(of) - {-1}):
                 part = solve(self._basis, g, total - of[fold], self._hyperprior(U.shape[1]))
                 rows = torch.from_numpy(np.flatnonzero(folds == fold))
@@ -355,7 +355,7 @@ class SparseGP(Surrogate):
         rows = max(1, _CELLS // self._basis.inducing.shape[1])
         for g, part in enumerate(self._parts):
             found = [part.marginals(self._basis.correlations(g, c)) for c in U.split(rows)]
-            outputs = self._followers(g)
+            outputs = self.followers(g)
             mean[:, outputs] = torch.cat([m for m, _ in found])
             variance[:, outputs] = torch.cat([v for _, v in found])
         return Predictive.gaussian(mean, variance.sqrt())
@@ -366,7 +366,7 @@ class SparseGP(Surrogate):
         for g, part in enumerate(self._parts):
             weights = part.rotation.mT @ part.weights
             found = [_product(self._basis.correlations(g, c), weights) for c in U.split(rows)]
-            mean[:, self._followers(g)] = part.mean + torch.cat(found)
+            mean[:, self.followers(g)] = part.mean + torch.cat(found)
         return mean[:, outputs]
 
     def _functions(self, count: int, generator: torch.Generator) -> Functions:
@@ -391,7 +391,7 @@ class SparseGP(Surrogate):
                 for rows in torch.arange(len(U)).split(most):
                     basis = self._basis.correlations(g, U[rows]) @ part.rotation.mT
                     drawn = part.mean + features(U[rows]) @ theta + basis @ change
-                    found[:, rows.unsqueeze(1), self._followers(g)] = drawn
+                    found[:, rows.unsqueeze(1), self.followers(g)] = drawn
             return found
 
         return values
@@ -403,7 +403,7 @@ class SparseGP(Surrogate):
         for g, part in enumerate(self._parts):
             features = self._basis.correlations(g, U) @ part.rotation.mT
             own = self._basis.kernel.process(g)(U, U)[..., 0, :, :]
-            for at, j in enumerate(self._followers(g).tolist()):
+            for at, j in enumerate(self.followers(g).tolist()):
                 left = own - (features * part.explained[:, at]) @ features.mT
                 noise = part.noise[at] * eye if observation_noise else 0.0
                 means[j] = part.mean[at] + features @ part.weights[:, at]

@@ -60,30 +60,31 @@ class Process:
     @classmethod
     def of(cls, surrogate: GaussianProcess, output: int) -> Process:
         """Return one output of a fitted surrogate."""
-        prior = surrogate._prior
+        prior = surrogate.process_prior
+        units = surrogate.output_units
         g = int(prior.process[output])
         at = int((prior.process[:output] == g).sum())
-        part = surrogate._conditioned[g]
+        part = surrogate.conditioned[g]
         return cls(
             surrogate,
             prior.kernel.process(g),
             torch.from_numpy(part.factor.T.copy()).mT,
             torch.from_numpy(part.mean)[at],
             torch.from_numpy(part.weights[:, at].copy()),
-            surrogate._y_shift[output],
-            surrogate._y_scale[output] * prior.spread[output].sqrt(),
+            units.shift[output],
+            units.scale[output] * prior.spread[output].sqrt(),
         )
 
     def scaled(self, X: Tensor) -> Tensor:
         """Inputs (..., f) as the kernel takes them."""
-        return self.surrogate._scaled(X)
+        return self.surrogate.input_units.forward(X)
 
     def explained(self, U: Tensor) -> tuple[Tensor, Tensor]:
         r"""Mean of f (*batch, q) at scaled inputs U (*batch, q, f), and :math:`K^{-1/2} k(U)`.
 
         The latter is (*batch, q, n); its inner products are the covariance that the runs explain.
         """
-        cross = self.kernel(U, self.surrogate._inputs).squeeze(-3)
+        cross = self.kernel(U, self.surrogate.training_inputs).squeeze(-3)
         columns = cross.reshape(-1, cross.shape[-1]).mT
         half = torch.linalg.solve_triangular(self.factor, columns, upper=False)
         return self.mean + cross @ self.weights, half.mT.reshape(cross.shape)

@@ -39,7 +39,7 @@ class MapGraph(nn.Module):
         """Fields of the solution."""
         own = self._operator
         p = None if parameters is None else own.parameter_units.forward(parameters)
-        return own._y.inverse(self.network(own.field_units.forward(fields), p))
+        return own.output_units.inverse(self.network(own.field_units.forward(fields), p))
 
 
 class StepGraph(nn.Module):
@@ -63,7 +63,7 @@ class StepGraph(nn.Module):
             return own.field_units.inverse(self.network(past[:, -1], p).unsqueeze(1))
         assert isinstance(own, OneStepModel)
         given = self.network(past.flatten(1, 2), p).unflatten(1, (own.bundle, -1))
-        ahead = past[:, -1:] + own._increment * given if own.difference else given
+        ahead = past[:, -1:] + own.change_units * given if own.difference else given
         return own.field_units.inverse(ahead)
 
 

@@ -31,7 +31,7 @@ from understudy.models.tabular.deep_kernel import DeepKernelSurrogate, matern
 from understudy.models.tabular.gaussian_process import GaussianProcess
 from understudy.models.tabular.laplace import Jacobian, LaplaceSurrogate
 from understudy.models.tabular.polynomial import PolynomialSurrogate, legendre
-from understudy.models.tabular.scale_mixture import _mixture, _nodes, _ScaleMixture
+from understudy.models.tabular.scale_mixture import ScaleMixture, over_nodes
 from understudy.models.tabular.sparse_gp import SparseGP
 
 Graph: TypeAlias = Callable[[Tensor], Predictive]
@@ -56,7 +56,8 @@ def member_graph(name: str, member: Surrogate) -> Graph:
     UserError
         If members of its kind cannot be graphs, or it is too large.
     """
-    member.predictive(member._x_shift.unsqueeze(0))  # fills what is remembered between calls
+    inputs, outputs = member.input_units, member.output_units
+    member.predictive(inputs.shift.unsqueeze(0))  # fills what is remembered between calls
     for kind, make in _KINDS:
         if isinstance(member, kind):
             graph = make(member)
@@ -66,11 +67,9 @@ def member_graph(name: str, member: Surrogate) -> Graph:
             f"the member {name!r} ({type(member).__name__}) cannot be an ONNX graph; "
             "--member exports another one by itself"
         )
-    shift, scale = member._x_shift, member._x_scale
-    y_shift, y_scale = member._y_shift, member._y_scale
 
     def predictive(features: Tensor) -> Predictive:
-        return graph((features - shift) / scale).affine(y_shift, y_scale)
+        return graph(inputs.forward(features)).affine(outputs.shift, outputs.scale)
 
     return predictive
 
@@ -83,7 +82,7 @@ def _order(outputs: list[Tensor]) -> Tensor:
 def _polynomial(member: PolynomialSurrogate) -> Graph:
     parts = []
     for r in member._regressions:
-        basis, inputs = r.spectrum.basis, len(member._x_shift)
+        basis, inputs = r.spectrum.basis, len(member.input_units.shift)
         order = ((basis - 1).div(inputs, rounding_mode="floor") + 1).sum(1)
         factor = 0.5 ** (order - 1).double()
         columns = [basis[:, k] for k in range(3) if k == 0 or bool(basis[:, k].any())]
@@ -109,14 +108,14 @@ def _polynomial(member: PolynomialSurrogate) -> Graph:
 
 
 def _process(member: GaussianProcess) -> Graph:
-    prior, inputs = member._prior, member._inputs
+    prior, inputs = member.process_prior, member.training_inputs
     parts, followers = [], []
-    _check_size(len(member._conditioned) * len(inputs) ** 2)
-    for g, part in enumerate(member._conditioned):
+    _check_size(len(member.conditioned) * len(inputs) ** 2)
+    for g, part in enumerate(member.conditioned):
         whitener = torch.from_numpy(_inverse(part.factor)).T.contiguous()
         numbers = (torch.from_numpy(part.mean), torch.from_numpy(part.weights), whitener)
         parts.append((prior.kernel.process(g), float(prior.noise[g]), numbers))
-        followers.append(member._followers(g))
+        followers.append(member.followers(g))
     order, process, spread = _order(followers), prior.process, prior.spread
 
     def predictive(U: Tensor) -> Predictive:
@@ -140,13 +139,13 @@ def _inverse(factor: np.ndarray) -> np.ndarray:
     return inverse
 
 
-def _scale_mixture(member: _ScaleMixture) -> Graph:
+def _scale_mixture(member: ScaleMixture) -> Graph:
     process = _process(member)
-    roots = _nodes(member._scales, len(member._quadratic)).sqrt().unsqueeze(1)
+    roots = member.scale_roots.unsqueeze(1)
 
     def predictive(U: Tensor) -> Predictive:
         gaussian = process(U)
-        return _mixture(gaussian.loc[0], roots * gaussian.scale[0])
+        return over_nodes(gaussian.loc[0], roots * gaussian.scale[0])
 
     return predictive
 
@@ -155,7 +154,7 @@ def _sparse_process(member: SparseGP) -> Graph:
     basis, outputs = member._basis, []
     _check_size(len(member._parts) * basis.inducing.shape[1] ** 2)
     for g in range(len(member._parts)):
-        outputs.append(member._followers(g))
+        outputs.append(member.followers(g))
     order = _order(outputs)
 
     def predictive(U: Tensor) -> Predictive:
@@ -255,7 +254,7 @@ def _check_size(cells: int) -> None:
 
 _KINDS: tuple[tuple[type[Surrogate], Callable[..., Graph]], ...] = (
     (PolynomialSurrogate, _polynomial),
-    (_ScaleMixture, _scale_mixture),
+    (ScaleMixture, _scale_mixture),
     (GaussianProcess, _process),
     (SparseGP, _sparse_process),
     (DeepEnsemble, _ensemble),

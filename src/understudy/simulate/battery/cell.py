@@ -10,7 +10,7 @@ from torch import Tensor
 from understudy.core.errors import UserError
 from understudy.core.space import nearest
 from understudy.data.cells import Cell, Electrode, Symmetric, Table
-from understudy.simulate.battery.discharge import _import_pybamm
+from understudy.simulate.battery.discharge import import_pybamm
 
 _NODES = 20001
 
@@ -31,7 +31,7 @@ def read_cell(name: str) -> Cell:
     UserError
         If PyBaMM is not installed, has no such set, or the set has no single active material.
     """
-    pybamm = _import_pybamm()
+    pybamm = import_pybamm()
     known = [str(key) for key in pybamm.parameter_sets]
     if name not in known:
         raise UserError(f"PyBaMM has no parameter set {name!r}{nearest(name, known)}")

@@ -110,7 +110,7 @@ class DischargeSimulator(Simulator):
 
     @cached_property
     def _pybamm(self) -> Any:
-        return _import_pybamm()
+        return import_pybamm()
 
     @cached_property
     def _simulation(self) -> Any:
@@ -203,7 +203,7 @@ def _timed(simulator: DischargeSimulator, params: dict[str, Any]) -> list[float]
     return [*params.values(), *outputs.values(), time.perf_counter() - start]
 
 
-def _import_pybamm() -> Any:
+def import_pybamm() -> Any:
     """Import PyBaMM with its telemetry switched off."""
     os.environ["PYBAMM_DISABLE_TELEMETRY"] = "true"
     try:

@@ -16,7 +16,7 @@ from understudy.core.errors import UserError
 from understudy.core.simulator import Simulator
 from understudy.core.space import Space
 from understudy.data.cells import Cell, Electrode, Electrolyte, Law
-from understudy.simulate.battery.discharge import _import_pybamm
+from understudy.simulate.battery.discharge import import_pybamm
 from understudy.simulate.battery.spm import Drive, check_space, drive_of, times_of
 
 MODELS = ("SPM", "SPMe", "DFN")
@@ -152,7 +152,7 @@ class PyBaMMCell(Simulator):
 
     @cached_property
     def _pybamm(self) -> Any:
-        return _import_pybamm()
+        return import_pybamm()
 
     @cached_property
     def _parameters(self) -> Any:
