@@ -17,6 +17,7 @@ from understudy.simulate.acoustics import (
     porous_absorber,
     wall,
 )
+from understudy.simulate.acoustics.impedance import _first_rates
 
 SQUARE = Room.rectangle(3.0, 3.0)
 LSHAPE = Room.l_shape(3.0, 1.5)
@@ -169,6 +170,46 @@ def test_an_admittance_is_fitted_by_four_accumulators():
     wall = RationalAdmittance.fit(f, porous)
     assert wall.accumulators == 4
     assert np.abs(wall.at(f) - porous).max() < 0.05 * np.abs(porous).max()
+
+
+@pytest.mark.parametrize("poles", [(2, 1), (3, 0), (0, 2), (1, 1)])
+@pytest.mark.parametrize("thickness", [0.02, 0.05, 0.2])
+def test_poles_of_a_fit_do_not_cancel_one_another(poles, thickness):
+    """Without a price on them, merged poles here have residues a million times the admittance."""
+    f = np.geomspace(20.0, 1000.0, 60)
+    wanted = porous_absorber(f, thickness, 10_000.0)
+    try:
+        wall = RationalAdmittance.fit(f, wanted, *poles)
+    except UserError as error:
+        assert "gives energy to the air" in str(error)
+        return
+    weights = [abs(r) / abs(a) for r, a in zip(wall.residues, wall.poles, strict=True)]
+    assert max(weights) < 50.0
+
+
+def test_first_poles_are_distinct_inside_the_band_and_far_from_singular():
+    for real, pairs in ((1, 0), (2, 0), (1, 1), (2, 1), (0, 2), (3, 2), (4, 0)):
+        rates = _first_rates(100.0, 10_000.0, real, pairs)
+        beta = rates[real + pairs :]
+        tops = np.sort(np.concatenate([rates[:real], beta]))
+        assert len(tops) == real + pairs and tops[0] > 100.0 and tops[-1] < 10_000.0
+        np.testing.assert_allclose(np.diff(np.log(tops), 2), 0.0, atol=1e-9)
+        np.testing.assert_allclose(rates[real : real + pairs], 0.5 * beta)
+
+
+@pytest.mark.parametrize(
+    ("frequencies", "poles", "message"),
+    [
+        (np.full(20, 100.0), (2, 1), "at least 5 different ones"),
+        (np.linspace(100.0, 105.0, 20), (2, 1), "too close together to tell 3 poles apart"),
+        (np.linspace(-1.0, 105.0, 20), (2, 1), "positive frequencies"),
+        (np.append(np.geomspace(20.0, 500.0, 19), np.inf), (2, 1), "finite numbers"),
+        (np.geomspace(20.0, 500.0, 20), (-1, 1), "at least 0, found -1 and 1"),
+    ],
+)
+def test_what_says_nothing_of_poles_is_refused(frequencies, poles, message):
+    with pytest.raises(UserError, match=message):
+        RationalAdmittance.fit(frequencies, np.full(20, 0.05 + 0j), *poles)
 
 
 def test_each_side_may_be_of_its_own_kind():

@@ -34,6 +34,9 @@ Complex = NDArray[np.complex128]
 _AIR = 1.2
 """Density in kg/m^3, as in the code of arXiv 2308.05141."""
 
+_RIDGE = 1e-4
+_WORST_CONDITION = 1e4  # of the linear problem for the residues, at the first poles
+
 
 @dataclass(frozen=True)
 class RationalAdmittance:
@@ -112,26 +115,44 @@ class RationalAdmittance:
         real_poles: int = 2,
         pairs: int = 1,
     ) -> RationalAdmittance:
-        """Least-squares fit to values of an admittance.
+        r"""Least-squares fit to values of an admittance.
 
-        Residues follow from the poles by linear least squares, poles are searched. Two real poles
-        and a pair are the four accumulators of the paper.
+        Residues follow from the poles by linear least squares, poles are searched, from places that
+        are equally spaced on a logarithmic scale inside the band. Two real poles and a pair are the
+        four accumulators of the paper. With unit columns for each pole, weights w are found of
+
+        .. math:: \min_w \sum_f |Y(f) - T(f)\, w|^2 + F (10^{-4})^2 |w|^2,
+
+        whose second term keeps poles from coming together with residues that are huge and cancel:
+        in single precision little of such a wall would be left.
 
         Parameters
         ----------
         frequencies : array (F,)
-            In Hz, at least as many as there are unknowns.
+            In Hz, at least as many different ones as there are unknowns, over a band wide enough to
+            tell the poles apart.
         admittance : array (F,), complex
         real_poles, pairs : int
+
+        Raises
+        ------
+        UserError
+            If frequencies are too few or too close together, or the wall that is found would give
+            energy to the air.
         """
         f = np.asarray(frequencies, dtype=np.float64)
         Y = np.asarray(admittance, dtype=np.complex128)
-        unknowns = 1 + 2 * real_poles + 4 * pairs
-        if f.ndim != 1 or f.shape != Y.shape or 2 * len(f) < unknowns or (f <= 0.0).any():
+        if real_poles < 0 or pairs < 0:
+            raise UserError(f"numbers of poles are at least 0, found {real_poles} and {pairs}")
+        least = -(-(1 + 2 * real_poles + 4 * pairs) // 2)
+        if f.ndim != 1 or f.shape != Y.shape or not (f > 0.0).all() or len(set(f)) < least:
             raise UserError(
                 f"positive frequencies and as many admittances are needed, at least "
-                f"{-(-unknowns // 2)}; found {f.shape} and {Y.shape}"
+                f"{least} different ones; found {f.shape} and {Y.shape}, {len(set(f.flat))} "
+                "different"
             )
+        if not (np.isfinite(f).all() and np.isfinite(Y).all()):
+            raise UserError("frequencies and admittances must be finite numbers")
         return _fitted(f, Y, real_poles, pairs)
 
     def _least(self) -> float:
@@ -253,8 +274,9 @@ def _fitted(f: NDArray[np.float64], Y: Complex, real: int, pairs: int) -> Ration
     from scipy.optimize import least_squares
 
     scale = 2.0 * math.pi * f
-    target = np.concatenate([Y.real, Y.imag])
     low, high = float(scale.min()), float(scale.max())
+    ridge = _RIDGE * math.sqrt(2 * len(f)) * np.eye(1 + real + 2 * pairs)
+    target = np.concatenate([Y.real, Y.imag, np.zeros(len(ridge))])
 
     def poles_of(x: NDArray[np.float64]) -> list[complex]:
         rates = np.exp(x)
@@ -264,14 +286,18 @@ def _fitted(f: NDArray[np.float64], Y: Complex, real: int, pairs: int) -> Ration
         ]
 
     def solved(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        table = _basis(f, poles_of(x))
+        table = np.concatenate([_basis(f, poles_of(x)), ridge])
         weights = np.linalg.lstsq(table, target, rcond=None)[0]
         return weights, table @ weights - target
 
-    middle = np.geomspace(low, high, pairs + 2)[1:-1]
-    start = np.log(np.concatenate([np.geomspace(low, 3.0 * high, real), 0.5 * middle, middle]))
+    start = np.log(_first_rates(low, high, real, pairs))
+    if np.linalg.cond(_basis(f, poles_of(start))) > _WORST_CONDITION:
+        raise UserError(
+            f"frequencies from {f.min():g} to {f.max():g} Hz are too close together to tell "
+            f"{real + pairs} poles apart; give a wider band, or ask for fewer poles"
+        )
     limits = (math.log(low) - 5.0, math.log(high) + 5.0)
-    found = least_squares(lambda x: solved(x)[1], start, bounds=limits).x
+    found = least_squares(lambda x: solved(x)[1], start, bounds=limits).x if len(start) else start
     weights, _ = solved(found)
     poles, residues, at = poles_of(found), [], 1
     for a in poles:
@@ -282,3 +308,13 @@ def _fitted(f: NDArray[np.float64], Y: Complex, real: int, pairs: int) -> Ration
             residues.append(abs(a) * complex(weights[at], weights[at + 1]))
             at += 2
     return RationalAdmittance(float(weights[0]), tuple(poles), tuple(residues))
+
+
+def _first_rates(low: float, high: float, real: int, pairs: int) -> NDArray[np.float64]:
+    """Rates of real poles, alpha and beta of pairs: all different, inside the band.
+
+    Pairs lie between the real poles, and alpha is half of beta.
+    """
+    inside = np.geomspace(low, high, real + pairs + 2)[1:-1]
+    at = [int((k + 0.5) * len(inside) / pairs) for k in range(pairs)]
+    return np.concatenate([np.delete(inside, at), 0.5 * inside[at], inside[at]])
