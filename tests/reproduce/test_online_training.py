@@ -8,10 +8,18 @@ from scipy.integrate import solve_ivp
 from understudy.core.systems import find
 from understudy.reproduce import Scale
 from understudy.reproduce import online_training as reproduction
+from understudy.reproduce.online.networks import fno_problem, heat_problem
 from understudy.reproduce.online.problems import Lorenz, Paced
+from understudy.reproduce.online.setting import SIZES
+from understudy.reproduce.online.training import (
+    contest,
+    errors_by_run,
+    train_offline,
+    train_online,
+)
 from understudy.simulate.stream import UniformSampler
 
-SMOKE = reproduction._SIZES[Scale.SMOKE]
+SMOKE = SIZES[Scale.SMOKE]
 
 
 def test_the_system_is_implemented():
@@ -27,48 +35,45 @@ def test_every_claim_is_measured_at_smoke_scale():
 
 
 def test_the_same_seed_measures_the_same():
-    heat = reproduction._heat(SMOKE)
-    first, second = (
-        reproduction._contest(heat, replace(SMOKE.heat, seeds=2), 2, seed=5) for _ in range(2)
-    )
+    heat = heat_problem(SMOKE)
+    first, second = (contest(heat, replace(SMOKE.heat, seeds=2), 2, seed=5) for _ in range(2))
     assert first == second
     assert list(first.gains) == [5, 6]
 
 
 def test_online_and_offline_take_the_same_number_of_updates_and_see_their_runs():
-    heat, spent = reproduction._heat(SMOKE), SMOKE.heat
-    report = reproduction._online(heat, spent, (1e-3, 0.0), 0, heat.fixed(2, 1))
+    heat, spent = heat_problem(SMOKE), SMOKE.heat
+    report = train_online(heat, spent, (1e-3, 0.0), 0, heat.fixed(2, 1))
     assert report.batches == spent.updates
     assert report.finished == spent.online and report.frames == spent.online * heat.frames
     assert sum(report.repetitions.values()) == spent.online * heat.frames
 
 
 def test_offline_training_learns_what_it_stores():
-    heat = reproduction._heat(SMOKE)
+    heat = heat_problem(SMOKE)
     spent = replace(SMOKE.heat, updates=600)
     data = heat.fixed(2, 1)
     errors = [
-        reproduction._offline(heat, replace(spent, updates=n), (3e-3, 0.0), 0, data, data)
-        for n in (6, 600)
+        train_offline(heat, replace(spent, updates=n), (3e-3, 0.0), 0, data, data) for n in (6, 600)
     ]
     assert errors[1] < 0.1 * errors[0]
 
 
 def test_windows_of_waves_are_scored_at_all_their_steps():
-    waves = reproduction._fno(SMOKE)
+    waves = fno_problem(SMOKE)
     fixed = waves.fixed(2, 1)
     assert len(fixed) == 2 * waves.samples
     assert waves.loss(waves.made(0), fixed).shape == (len(fixed),)
 
 
 def test_the_worst_runs_are_found():
-    problem = reproduction._heat(SMOKE)
+    problem = heat_problem(SMOKE)
     fixed = problem.fixed(3, 0)
 
     def loss(network, batch):
         return batch.runs.float()
 
-    assert reproduction._by_run(loss, problem.made(0), fixed).tolist() == [0.0, 1.0, 2.0]
+    assert errors_by_run(loss, problem.made(0), fixed).tolist() == [0.0, 1.0, 2.0]
 
 
 def test_the_lorenz_system_is_solved():

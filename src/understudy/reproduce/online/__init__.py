@@ -1,1 +1,1 @@
-"""What the reproduction of online training is run on."""
+"""What the reproduction of online training is run on, and how."""
