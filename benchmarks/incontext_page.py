@@ -10,6 +10,7 @@ from pathlib import Path
 from runner import ROOT, Record
 from tables import markdown, mean_and_error
 from understudy.models.incontext.pfn import PFN
+from understudy.models.incontext.pretrain import Line
 from understudy.models.incontext.pretrained import shared
 
 PAGE = ROOT / "docs" / "systems" / "pfn.md"
@@ -77,9 +78,22 @@ def training_figure(networks: dict[str, PFN], width: int = 250, height: int = 19
     return "\n".join([head, _STYLE, *panels, "</svg>"]) + "\n"
 
 
+def _course(log: list[Line], least: int = 20_000) -> tuple[list[float], list[float]]:
+    """Logarithms of data sets seen and mean losses, of at least so many data sets a point."""
+    seen, loss = list[float](), list[float]()
+    before, count, total = 0, 0, 0.0
+    for line in log:
+        new = line.data_sets - before
+        before, count, total = line.data_sets, count + new, total + new * line.loss
+        if count >= least:
+            seen.append(math.log10(line.data_sets))
+            loss.append(total / count)
+            count, total = 0, 0.0
+    return seen, loss
+
+
 def _panel(name: str, network: PFN, left: int, width: int, height: int) -> str:
-    seen = [math.log10(line.data_sets) for line in network.log]
-    loss = [line.loss for line in network.log]
+    seen, loss = _course(network.log)
     low, high = min(loss), max(loss)
     x0, x1, y0, y1 = left + 44, left + width - 16, height - 34, 26
 
