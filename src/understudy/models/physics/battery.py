@@ -351,6 +351,18 @@ class CellPINN(PINN):
         """Untrained twin of the network that `settings` described."""
         raise NotImplementedError
 
+    @staticmethod
+    def _arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments that every network of a cell has, as `settings` described them."""
+        return {
+            "cell": None,
+            "duration": settings["duration"],
+            "parameters": Space.from_json(json.dumps(settings["parameters"])),
+            "kinetics": settings["kinetics"],
+            "seeds": settings["seeds"],
+            "scales": scales_from(settings["scales"]),
+        }
+
     def save(self, path: str | Path) -> Path:
         """Write to a ``.us`` file; `load_network` reads it."""
         tensors = {name: value for name, value in self.state_dict().items()}

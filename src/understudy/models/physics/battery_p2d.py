@@ -38,7 +38,6 @@ is :math:`x^0 - 3 q t`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
@@ -56,7 +55,6 @@ from understudy.models.physics.battery import (
     Scales,
     current_ratio,
     paper_factors,
-    scales_from,
 )
 from understudy.models.physics.battery_spm import AMPLITUDES, CORRECTION, BatteryPINN
 from understudy.models.physics.jet import Jet, cat, coordinates, stack
@@ -580,15 +578,10 @@ class P2DPINN(CellPINN):
         """Untrained twin of the network that `settings` described."""
         parent = settings["parent"]
         return cls(
-            None,
-            duration=settings["duration"],
-            parameters=Space.from_json(json.dumps(settings["parameters"])),
-            kinetics=settings["kinetics"],
-            seeds=settings["seeds"],
+            **cls._arguments(settings),
             width=settings["width"],
             gates=(settings["gates"][0], settings["gates"][1]),
             parent=None if parent is None else BatteryPINN.from_settings(parent),
-            scales=scales_from(settings["scales"]),
         )
 
 

@@ -35,7 +35,6 @@ particle has its own relative radius as input, where the original has one absolu
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -56,7 +55,6 @@ from understudy.models.physics.battery import (
     Scales,
     current_ratio,
     paper_factors,
-    scales_from,
 )
 from understudy.models.physics.jet import Jet, cat, coordinates, stack
 from understudy.models.physics.networks import Affine, GatedHeads
@@ -427,18 +425,13 @@ class BatteryPINN(CellPINN):
         """Untrained twin of the network that `settings` described."""
         parent = settings["parent"]
         return cls(
-            None,
-            duration=settings["duration"],
-            parameters=Space.from_json(json.dumps(settings["parameters"])),
-            kinetics=settings["kinetics"],
-            seeds=settings["seeds"],
+            **cls._arguments(settings),
             width=settings["width"],
             reference=settings["reference"],
             parent=None if parent is None else cls.from_settings(parent),
             start=settings["start"],
             gates=(settings["gates"][0], settings["gates"][1]),
             hard_centre=settings["hard_centre"],
-            scales=scales_from(settings["scales"]),
         )
 
 
