@@ -154,6 +154,40 @@ def test_the_loss_is_the_size_of_v_at_levels_drawn_as_asked(first_share):
     assert spread == pytest.approx(4e-7**0.5, rel=0.05)
 
 
+def test_a_network_learns_its_first_guess_from_zeros_where_it_will_get_them():
+    refiner = PDERefiner(_Spy(), scale_fields=False, first_guess="zeros")
+    clip = torch.stack((torch.zeros(400, 1, 16), torch.randn(400, 1, 16)), dim=1)
+    refiner._describe(clip, None, {"dt": 1.0})
+    refiner._measure(clip, None)
+    refiner._loss(clip, None, torch.Generator().manual_seed(1), 0.0)
+    first = refiner.network.p[:, 0] == 1000.0
+    assert bool((refiner.network.x[first, 1:] == 0.0).all())
+    assert bool((refiner.network.x[~first, 1:] != 0.0).all())
+
+
+def test_antithetic_noise_comes_in_pairs_on_the_same_step_parameters_and_level():
+    refiner = PDERefiner(_Spy(), scale_fields=False, antithetic=True, parameter_scaling="none")
+    clip = torch.stack((torch.zeros(401, 1, 16), torch.randn(401, 1, 16)), dim=1)
+    told = torch.rand(401, 2)
+    refiner._describe(clip, told, {"dt": 1.0})
+    refiner._measure(clip, told)
+    refiner._loss(clip, told, torch.Generator().manual_seed(1), 0.0)
+    (x, twin), (p, its) = (
+        (seen[:200], seen[200:400]) for seen in (refiner.network.x[:, 1:], refiner.network.p)
+    )
+    torch.testing.assert_close(p[:, 0], its[:, 0])
+    first = p[:, 0] == 1000.0
+    torch.testing.assert_close(p[~first], its[~first])
+    assert bool((p[first, 1:] != its[first, 1:]).all())  # steps of their own at level K
+    k = (p[:, 0] * 3 / 1000).round().long()
+    y = (clip[:200, 1] / refiner._increment[:, 0])[~first]
+    signal = refiner._signal[k[~first]].reshape(-1, 1, 1)
+    torch.testing.assert_close((x + twin)[~first] / 2, signal * y, rtol=0, atol=1e-6)
+    assert bool(((x - twin)[~first] != 0.0).any(-1).all())
+    shares = k.bincount(minlength=4) / 200
+    assert shares.tolist() == pytest.approx([0.25] * 4, abs=0.1)
+
+
 # -- training on a wave --------------------------------------------------------------------------
 
 
