@@ -74,7 +74,7 @@ class _Size:
 
 _SIZES = {
     Scale.SMOKE: _Size(1, 8, 3, 4, 300, 1, 1, 4),
-    Scale.CPU: _Size(8, 40, 20, 32, 1797, 2, 15, 16),
+    Scale.CPU: _Size(5, 60, 20, 32, 1797, 2, 15, 16),
     Scale.PAPER: _Size(5, 200, 20, 100, 1797, 5, 100, 64),
 }
 
@@ -85,7 +85,7 @@ def run(scale: Scale, seed: int) -> list[Claim]:
     Parameters
     ----------
     scale : Scale
-        ``cpu`` trains eight seeds for 40 epochs. ``paper`` trains longer and more of them; the
+        ``cpu`` trains five seeds for 60 epochs. ``paper`` trains longer and more of them; the
         paper's own networks and data are not here.
     seed : int
         Of the first repetition; the others follow it.
