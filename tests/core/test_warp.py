@@ -165,7 +165,7 @@ def test_mean_and_deviation_are_those_of_draws():
     z = torch.as_tensor(RNG.normal(size=(100_000, 2, 3, 4)))
     first = torch.as_tensor(RNG.uniform(size=(100_000, 3, 4))) < 0.3
     t = base.loc + base.scale * z
-    draws = predictive._inverse(torch.where(first, t[:, 0], t[:, 1]))
+    draws = predictive.inverse(torch.where(first, t[:, 0], t[:, 1]))
     assert torch.allclose(predictive.mean, draws.mean(0), atol=0.02 * float(draws.std(0).max()))
     assert torch.allclose(predictive.sd, draws.std(0), rtol=0.03)
 

@@ -56,18 +56,19 @@ class Predictive:
     @classmethod
     def concatenate(cls, parts: Sequence[Predictive]) -> Predictive:
         """Rows of several predictives with the same number of components, one after the other."""
-        weight = torch.cat([part._full_weight() for part in parts], dim=1)
+        weight = torch.cat([part.full_weight() for part in parts], dim=1)
         loc = torch.cat([part.loc for part in parts], dim=1)
         return cls(loc, torch.cat([part.scale for part in parts], dim=1), weight)
 
     @classmethod
     def stack(cls, parts: Sequence[Predictive], weights: Tensor) -> Predictive:
         """Mixture of J predictives of the same cells with weights (J, m)."""
-        weight = [part._full_weight() * w for part, w in zip(parts, weights, strict=True)]
+        weight = [part.full_weight() * w for part, w in zip(parts, weights, strict=True)]
         loc = torch.cat([part.loc for part in parts])
         return cls(loc, torch.cat([part.scale for part in parts]), torch.cat(weight))
 
-    def _full_weight(self) -> Tensor:
+    def full_weight(self) -> Tensor:
+        """Weights (k, n, m) of all components, where they are stored for all cells together."""
         return self.weight.expand(self.loc.shape)
 
     def __len__(self) -> int:
@@ -157,7 +158,7 @@ class Predictive:
 
     def expected_distance(self, other: Predictive) -> Tensor:
         """Expected absolute distance E|Y - Y'| of independent draws, per cell (n, m)."""
-        weight = other._full_weight()
+        weight = other.full_weight()
         total = torch.zeros_like(self.loc[0])
         for k in range(other.loc.shape[0]):
             spread = (self.scale.square() + other.scale[k].square()).sqrt()

@@ -291,6 +291,10 @@ class Surrogate(RegressorMixin, BaseEstimator):
         """Whether outputs were given, and are predicted, as (n,)."""
         return self._one_dimensional
 
+    def scaled_predictive(self, U: Tensor) -> Predictive:
+        """Predictive at U (n, d) in the unit cube, of scaled outputs: in one piece, traceable."""
+        return self._predictive(U)
+
     # -- plumbing -----------------------------------------------------------------------------
 
     def _start(self, X: ArrayLike, y: ArrayLike) -> tuple[Tensor, Tensor]:

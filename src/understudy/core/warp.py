@@ -350,7 +350,7 @@ class WarpedPredictive:
         points, weights = np.polynomial.hermite_e.hermegauss(nodes)
         total = torch.zeros_like(self.base.loc[0])
         for z, w in zip(points, weights / math.sqrt(2.0 * math.pi), strict=True):
-            y = self._inverse(self.base.loc + z * self.base.scale)
+            y = self.inverse(self.base.loc + z * self.base.scale)
             total += w * (self.base.weight * function(y)).sum(0)
         return total
 
@@ -365,7 +365,7 @@ class WarpedPredictive:
 
     def quantile(self, levels: Tensor) -> Tensor:
         """Quantiles at levels in (0, 1), (l,) or (l, n, m), as a Tensor (l, n, m)."""
-        return self._inverse(self.base.quantile(levels))
+        return self.inverse(self.base.quantile(levels))
 
     def crps(self, y: Tensor, nodes: int = 32) -> Tensor:
         r"""Continuous ranked probability score of observations (n, m), per cell (n, m).
@@ -394,5 +394,6 @@ class WarpedPredictive:
     def _forward(self, y: Tensor) -> Tensor:
         return y if self.is_plain else self._each(y, lambda warp, values: warp.forward(values))
 
-    def _inverse(self, t: Tensor) -> Tensor:
+    def inverse(self, t: Tensor) -> Tensor:
+        """Outputs of transformed ones (..., n, m), each by its own warp."""
         return t if self.is_plain else self._each(t, lambda warp, values: warp.inverse(values))

@@ -120,6 +120,21 @@ class PFNSurrogate(Surrogate):
         y = self._outcomes.T.repeat(len(self._orders), 1)
         self._context: Context = self._pfn.read(x, y)
 
+    @property
+    def pfn(self) -> PFN:
+        """The network."""
+        return self._pfn
+
+    @property
+    def context(self) -> Context:
+        """What the network has read of the training rows: orders x outputs of them."""
+        return self._context
+
+    @property
+    def column_orders(self) -> Tensor:
+        """Orders (k, d) in which it is shown the inputs."""
+        return self._orders
+
     def _bars(self, U: Tensor) -> BarDistribution:
         """Bars (orders, m, q) at rows U (q, d)."""
         m = self._outcomes.shape[1]

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -112,9 +113,10 @@ class Forest:
         """Sum of the trees at U (n, d), as (n,)."""
         if not len(self.roots):
             return self.baseline.expand(len(U)).clone()
-        return torch.cat([self._walk(part) for part in U.split(rows_at_once)])
+        return torch.cat([self.walk(part) for part in U.split(rows_at_once)])
 
-    def _walk(self, U: Tensor) -> Tensor:
+    def walk(self, U: Tensor) -> Tensor:
+        """Sum of the trees, of which there is at least one, at U (n, d), all rows at once."""
         at = self.roots.expand(U.shape[0], -1)
         for _ in range(int(self.depth)):
             x = U.gather(1, self.feature[at])
@@ -303,6 +305,23 @@ class BoostingSurrogate(Surrogate):
             random_state=self.seed,
         )
         return Forest.of(model.fit(X, e))
+
+    # -- what was learnt ----------------------------------------------------------------------
+
+    @property
+    def mean_forests(self) -> Sequence[Forest]:
+        """Forests of the means, one of each output."""
+        return self._means
+
+    @property
+    def error_forests(self) -> Sequence[Sequence[Forest]]:
+        """Forests of the quantiles of the errors, five of each output."""
+        return self._errors
+
+    @property
+    def error_spread(self) -> Tensor:
+        """Root mean square errors (m,) of rows held out."""
+        return self._spread
 
     # -- predictions --------------------------------------------------------------------------
 

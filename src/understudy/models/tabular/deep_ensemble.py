@@ -63,6 +63,12 @@ class Moments:
         spread = (weight * (means - mean).square()).sum((0, 1))
         return cls(mean, (weight * variances).sum((0, 1)), spread)
 
+    def gaussian(self, factors: Tensor) -> Predictive:
+        """Gaussians (n, m) whose variances are a noise + c disagreement + b, factors (3, m)."""
+        a, c, b = factors
+        variance = a * self.noise + c * self.disagreement + b + 1e-10
+        return Predictive.gaussian(self.mean, variance.sqrt())
+
 
 def weigh_kinds(means: Tensor, Z: Tensor, least: float = 0.15) -> Tensor:
     """Weights (2, m) of two kinds that minimise the squared error of held-out means (2, n, m)."""
@@ -169,7 +175,7 @@ class DeepEnsemble(Surrogate):
         self._stretch = self._match_spread(U.shape[1])
         if interrupted:
             raise KeyboardInterrupt
-        return self._gaussian(moments)
+        return moments.gaussian(self._factors)
 
     def _recipe(self, kind: int) -> Recipe:
         return Recipe(
@@ -184,11 +190,6 @@ class DeepEnsemble(Surrogate):
             seed=2 * self.seed + kind,
         )
 
-    def _gaussian(self, moments: Moments) -> Predictive:
-        a, c, b = self._factors
-        variance = a * moments.noise + c * moments.disagreement + b + 1e-10
-        return Predictive.gaussian(moments.mean, variance.sqrt())
-
     def _members_at(self, U: Tensor) -> tuple[Tensor, Tensor]:
         """Means and variances (k, s, n, m) of the networks at U (n, d)."""
         x = ((U - self._shift) / self._spread).to(self._networks[0].line.dtype)
@@ -197,7 +198,8 @@ class DeepEnsemble(Surrogate):
 
     def _predictive(self, U: Tensor) -> Predictive:
         means, variances = self._members_at(U)
-        return self._gaussian(Moments.of(means.double(), variances.double(), self._weights))
+        moments = Moments.of(means.double(), variances.double(), self._weights)
+        return moments.gaussian(self._factors)
 
     def _expected(self, U: Tensor, outputs: Tensor) -> Tensor:
         x = ((U - self._shift) / self._spread).to(self._networks[0].line.dtype)

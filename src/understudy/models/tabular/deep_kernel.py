@@ -237,7 +237,7 @@ class DeepKernelSurrogate(Surrogate):
     def _fit_folds(self, U: Tensor, Z: Tensor, folds: NDArray[np.int_]) -> Predictive:
         start, folds = time.monotonic(), np.asarray(folds)
         self._shift, self._spread = U.mean(0), U.std(0).clamp_min(0.1)
-        x = (U - self._shift) / self._spread
+        x = self.standardised(U)
         committee = train_committee(x.float(), Z.float(), folds, self._recipe())
         tested = torch.from_numpy(folds >= 0)
         noise = (committee.mean.mean(0).double() - Z[tested]).square().mean(0)
@@ -256,7 +256,7 @@ class DeepKernelSurrogate(Surrogate):
         self._factors = scale_variances(moments, Z[tested])
         if interrupted:
             raise KeyboardInterrupt
-        return self._gaussian(moments)
+        return moments.gaussian(self._factors)
 
     def _recipe(self) -> Recipe:
         return Recipe(
@@ -337,18 +337,27 @@ class DeepKernelSurrogate(Surrogate):
             parts.append((mean, own.noise_variance()[0].expand_as(mean), variance))
         return Moments(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
-    def _gaussian(self, moments: Moments) -> Predictive:
-        a, c, b = self._factors
-        variance = a * moments.noise + c * moments.disagreement + b + 1e-10
-        return Predictive.gaussian(moments.mean, variance.sqrt())
+    @property
+    def process(self) -> Conditioned:
+        """The process on features, given the training rows."""
+        return self._process
+
+    @property
+    def variance_factors(self) -> Tensor:
+        """Factors a, c and b (3, m) of its noise and of its disagreement; see `scale_variances`."""
+        return self._factors
+
+    def standardised(self, U: Tensor) -> Tensor:
+        """Inputs (n, d) as the networks take them, of those in the unit cube."""
+        return (U - self._shift) / self._spread
 
     def _predictive(self, U: Tensor) -> Predictive:
-        mean, variance = self._process.moments((U - self._shift) / self._spread)
+        mean, variance = self._process.moments(self.standardised(U))
         noise = self._process.kernel.noise_variance()[0].expand_as(mean[0])
-        return self._gaussian(Moments(mean[0], noise, variance[0]))
+        return Moments(mean[0], noise, variance[0]).gaussian(self._factors)
 
     def _expected(self, U: Tensor, outputs: Tensor) -> Tensor:
-        return self._process.mean((U - self._shift) / self._spread)[0][:, outputs]
+        return self._process.mean(self.standardised(U))[0][:, outputs]
 
     def _functions(self, count: int, generator: torch.Generator) -> Functions:
         process, kernel = self._process, self._process.kernel
@@ -364,7 +373,7 @@ class DeepKernelSurrogate(Surrogate):
             drawn.append((features, rows, *found))
 
         def values(U: Tensor) -> Tensor:
-            x = (U - self._shift) / self._spread
+            x = self.standardised(U)
             at = kernel.features(x)[0]
             away = [
                 features(a) @ theta - s * matern(a, rows) @ correction
@@ -377,7 +386,7 @@ class DeepKernelSurrogate(Surrogate):
 
     def _posterior(self, U: Tensor, observation_noise: bool) -> Posterior:
         *batch, q, d = U.shape
-        x = (U - self._shift) / self._spread
+        x = self.standardised(U)
         a, c, b = self._factors
         noise = a * self._process.kernel.noise_variance()[0] + b
         own = noise if observation_noise else 1e-4 * noise  # a little keeps the factor exact

@@ -131,6 +131,16 @@ class FittedSurrogate(Surrogate):
         """Number of rows that the widths of intervals rest on."""
         return self._conformal.rows
 
+    @property
+    def conformal(self) -> Conformal:
+        """Calibration of the intervals."""
+        return self._conformal
+
+    @property
+    def widening(self) -> Tensor:
+        """Factors (m,) by which the stack's predictive is widened before it is calibrated."""
+        return self._factor
+
     # -- predictions --------------------------------------------------------------------------
 
     @torch.no_grad()

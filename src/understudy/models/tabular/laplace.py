@@ -271,7 +271,7 @@ class LaplaceSurrogate(Surrogate):
         self._factors = scale_variances(moments, Z[torch.from_numpy(folds >= 0)])
         if committee.interrupted:
             raise KeyboardInterrupt
-        return self._gaussian(moments)
+        return moments.gaussian(self._factors)
 
     def _held_out(
         self, folded: Regressor, x: Tensor, Z: Tensor, folds: NDArray[np.int_]
@@ -308,16 +308,12 @@ class LaplaceSurrogate(Surrogate):
             seed=self.seed,
         )
 
-    def _gaussian(self, moments: Moments) -> Predictive:
-        a, c, b = self._factors
-        variance = a * moments.noise + c * moments.disagreement + b + 1e-10
-        return Predictive.gaussian(moments.mean, variance.sqrt())
-
     def _predictive(self, U: Tensor) -> Predictive:
         x = (U - self._shift) / self._spread
         jacobian = Jacobian.of(self._network, x, self._hidden)
         noise = self._curvature.noise.expand_as(jacobian.mean)
-        return self._gaussian(Moments(jacobian.mean, noise, self._curvature.variance(jacobian)))
+        moments = Moments(jacobian.mean, noise, self._curvature.variance(jacobian))
+        return moments.gaussian(self._factors)
 
     def _expected(self, U: Tensor, outputs: Tensor) -> Tensor:
         return self._network((U - self._shift) / self._spread)[0][0][:, outputs]

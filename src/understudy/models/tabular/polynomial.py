@@ -23,6 +23,7 @@ cross-validation. Terms of order :math:`k` are shrunk by :math:`2^{-(k-1)}`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -385,6 +386,11 @@ class PolynomialSurrogate(Surrogate):
             return GPyTorchPosterior(MultivariateNormal(means[0], covariances[0]))
         stacked = MultivariateNormal(torch.stack(means, -2), torch.stack(covariances, -3))
         return GPyTorchPosterior(MultitaskMultivariateNormal.from_batch_mvn(stacked, task_dim=-1))
+
+    @property
+    def regressions(self) -> Sequence[Regression]:
+        """Fitted regressions, each of some of the outputs."""
+        return self._regressions
 
     def _outputs(self) -> int:
         return sum(len(regression.outputs) for regression in self._regressions)

@@ -25,7 +25,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import reduce
 from typing import TYPE_CHECKING
@@ -304,6 +304,16 @@ class SparseGP(Surrogate):
         )
         scaled = (U / lengthscale).numpy().astype(np.float32)
         return torch.from_numpy(means.fit(scaled).cluster_centers_).to(U.dtype) * lengthscale
+
+    @property
+    def basis(self) -> Basis:
+        """Inducing inputs of all processes, and correlations with them."""
+        return self._basis
+
+    @property
+    def parts(self) -> Sequence[Diagonal]:
+        """Each process given the training rows."""
+        return self._parts
 
     def followers(self, process: int) -> Tensor:
         """Outputs that follow a process."""

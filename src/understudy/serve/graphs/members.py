@@ -29,7 +29,7 @@ from understudy.models.tabular.boosting import BoostingSurrogate, Forest, mixtur
 from understudy.models.tabular.deep_ensemble import DeepEnsemble, Moments
 from understudy.models.tabular.deep_kernel import DeepKernelSurrogate, matern
 from understudy.models.tabular.gaussian_process import GaussianProcess
-from understudy.models.tabular.laplace import Jacobian, LaplaceSurrogate
+from understudy.models.tabular.laplace import LaplaceSurrogate
 from understudy.models.tabular.polynomial import PolynomialSurrogate, legendre
 from understudy.models.tabular.scale_mixture import ScaleMixture, over_nodes
 from understudy.models.tabular.sparse_gp import SparseGP
@@ -81,13 +81,13 @@ def _order(outputs: list[Tensor]) -> Tensor:
 
 def _polynomial(member: PolynomialSurrogate) -> Graph:
     parts = []
-    for r in member._regressions:
+    for r in member.regressions:
         basis, inputs = r.spectrum.basis, len(member.input_units.shift)
         order = ((basis - 1).div(inputs, rounding_mode="floor") + 1).sum(1)
         factor = 0.5 ** (order - 1).double()
         columns = [basis[:, k] for k in range(3) if k == 0 or bool(basis[:, k].any())]
         parts.append((r, columns, factor))
-    order = _order([r.outputs for r in member._regressions])
+    order = _order([r.outputs for r in member.regressions])
 
     def predictive(U: Tensor) -> Predictive:
         polynomials, means, variances = legendre(U), [], []
@@ -151,15 +151,15 @@ def _scale_mixture(member: ScaleMixture) -> Graph:
 
 
 def _sparse_process(member: SparseGP) -> Graph:
-    basis, outputs = member._basis, []
-    _check_size(len(member._parts) * basis.inducing.shape[1] ** 2)
-    for g in range(len(member._parts)):
+    basis, outputs = member.basis, []
+    _check_size(len(member.parts) * basis.inducing.shape[1] ** 2)
+    for g in range(len(member.parts)):
         outputs.append(member.followers(g))
     order = _order(outputs)
 
     def predictive(U: Tensor) -> Predictive:
         means, variances = [], []
-        for g, part in enumerate(member._parts):
+        for g, part in enumerate(member.parts):
             features = basis.correlations(g, U) @ part.rotation.mT
             means.append(part.mean + features @ part.weights)
             left = (1.0 - features.square() @ part.explained).clamp_min(0.0)
@@ -170,24 +170,12 @@ def _sparse_process(member: SparseGP) -> Graph:
     return predictive
 
 
-def _ensemble(member: DeepEnsemble) -> Graph:
-    return member._predictive
-
-
-def _laplace(member: LaplaceSurrogate) -> Graph:
-    network, curvature = member._network, member._curvature
-
-    def predictive(U: Tensor) -> Predictive:
-        x = (U - member._shift) / member._spread
-        jacobian = Jacobian.of(network, x, member._hidden)
-        noise = curvature.noise.expand_as(jacobian.mean)
-        return member._gaussian(Moments(jacobian.mean, noise, curvature.variance(jacobian)))
-
-    return predictive
+def _own(member: DeepEnsemble | LaplaceSurrogate) -> Graph:
+    return member.scaled_predictive
 
 
 def _deep_kernel(member: DeepKernelSurrogate) -> Graph:
-    process, kernel = member._process, member._process.kernel
+    process, kernel = member.process, member.process.kernel
     rows, scale, mean = process.rows[0], kernel.outputscale.exp()[0], kernel.mean[0]
     _check_size(process.factor.numel())
     eye = torch.eye(rows.shape[1], dtype=rows.dtype)
@@ -196,12 +184,12 @@ def _deep_kernel(member: DeepKernelSurrogate) -> Graph:
     noise = kernel.noise_variance()[0]
 
     def predictive(U: Tensor) -> Predictive:
-        at = kernel.features((U - member._shift) / member._spread)[0]
+        at = kernel.features(member.standardised(U))[0]
         cross = scale[:, None, None] * matern(at, rows)  # (m, n, rows)
         explained = (cross @ whitener).square().sum(-1)
         variance = (scale.unsqueeze(1) - explained).clamp_min(0.0).mT
         moments = Moments((mean[:, None, None] + cross @ weights)[..., 0].mT, noise, variance)
-        return member._gaussian(moments)
+        return moments.gaussian(member.variance_factors)
 
     return predictive
 
@@ -209,12 +197,14 @@ def _deep_kernel(member: DeepKernelSurrogate) -> Graph:
 def _boosting(member: BoostingSurrogate) -> Graph:
     def levels(U: Tensor) -> Tensor:
         """Quantiles of the errors (5, n, m)."""
-        columns = [torch.stack([_walked(f, U) for f in forests]) for forests in member._errors]
+        columns = [
+            torch.stack([_walked(f, U) for f in forests]) for forests in member.error_forests
+        ]
         return torch.stack(columns, dim=2)
 
     def predictive(U: Tensor) -> Predictive:
-        mean = torch.stack([_walked(forest, U) for forest in member._means], dim=1)
-        return mixture(mean, levels(U), member._spread)
+        mean = torch.stack([_walked(forest, U) for forest in member.mean_forests], dim=1)
+        return mixture(mean, levels(U), member.error_spread)
 
     return predictive
 
@@ -222,12 +212,12 @@ def _boosting(member: BoostingSurrogate) -> Graph:
 def _walked(forest: Forest, U: Tensor) -> Tensor:
     if not len(forest.roots):
         return forest.baseline + 0.0 * U[:, 0]
-    return forest._walk(U)
+    return forest.walk(U)
 
 
 def _in_context(member: PFNSurrogate) -> Graph:
-    pfn, context, orders = member._pfn, member._context, member._orders
-    outcomes = member._outcomes.shape[1]
+    pfn, context, orders = member.pfn, member.context, member.column_orders
+    outcomes = member.n_outputs_
     assert isinstance(pfn.head, Bars)
     borders, dtype = pfn.head.borders, next(pfn.network.parameters()).dtype
 
@@ -257,8 +247,8 @@ _KINDS: tuple[tuple[type[Surrogate], Callable[..., Graph]], ...] = (
     (ScaleMixture, _scale_mixture),
     (GaussianProcess, _process),
     (SparseGP, _sparse_process),
-    (DeepEnsemble, _ensemble),
-    (LaplaceSurrogate, _laplace),
+    (DeepEnsemble, _own),
+    (LaplaceSurrogate, _own),
     (DeepKernelSurrogate, _deep_kernel),
     (BoostingSurrogate, _boosting),
     (PFNSurrogate, _in_context),

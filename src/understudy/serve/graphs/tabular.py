@@ -78,9 +78,9 @@ class FittedGraph(nn.Module):
         super().__init__()
         self._features = Features(surrogate.space)
         self._members = [member_graph(name, each) for name, each in surrogate.members_]
-        self._weights, self._factor = surrogate.weights_, surrogate._factor
+        self._weights, self._factor = surrogate.weights_, surrogate.widening
         self._warps = surrogate.warps
-        low, high = surrogate._conformal.probabilities(levels)
+        low, high = surrogate.conformal.probabilities(levels)
         self._levels, self._p = len(levels), torch.cat([low, high])
         self._z = torch.special.ndtri(self._p)
 
@@ -90,7 +90,7 @@ class FittedGraph(nn.Module):
         parts = [member(features) for member in self._members]
         latent = Predictive.stack(parts, self._weights).widened(self._factor)
         marginals = WarpedPredictive(latent, self._warps)
-        ends = marginals._inverse(quantiles(latent, self._p, self._z)).movedim(0, 2)
+        ends = marginals.inverse(quantiles(latent, self._p, self._z)).movedim(0, 2)
         lower, upper = ends[..., : self._levels], ends[..., self._levels :]
         return marginals.mean, marginals.sd, lower, upper
 
@@ -122,7 +122,7 @@ def quantiles(mixture: Predictive, p: Tensor, z: Tensor) -> Tensor:
 
     As `Predictive.quantile`, but for a loop that a graph can have.
     """
-    loc, scale, weight = mixture.loc, mixture.scale, mixture._full_weight()
+    loc, scale, weight = mixture.loc, mixture.scale, mixture.full_weight()
     p, z = p.unsqueeze(1), z.unsqueeze(1)
     if loc.shape[0] == 1:
         return loc[0] + z * scale[0]
