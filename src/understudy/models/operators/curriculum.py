@@ -244,7 +244,7 @@ class CurriculumRollout(LearnedStepper):
     def _advance(
         self, past: Tensor, params: Tensor | None, generators: list[torch.Generator]
     ) -> Tensor:
-        p = self._parameters_of(params, past.device)
+        p = self.scaled_parameters(params, past.device)
         x = self._fields.forward(past)[:, -1]
         return self._fields.inverse(self.network(x, p).unsqueeze(1))
 

@@ -158,7 +158,7 @@ class LearnedStepper(Stepper):
         self.prepare(trajectories, params, device=plan.device, **about)
         device = self._device()
         data = self._fields.forward(trajectories.to(device, torch.float32))
-        p = self._parameters_of(params, device)
+        p = self.scaled_parameters(params, device)
         validate = None if validation is None else self.validator(*validation, plan.seed)
         seen = [0.0]
 
@@ -214,7 +214,7 @@ class LearnedStepper(Stepper):
         """
         device = self._device()
         scaled = self._fields.forward(clip.to(device, torch.float32))
-        return self._loss(scaled, self._parameters_of(params, device), generator, progress)
+        return self._loss(scaled, self.scaled_parameters(params, device), generator, progress)
 
     def _describe(self, trajectories: Tensor, params: Tensor | None, about: About) -> None:
         """Check what is to be learnt, and take down its names."""
@@ -270,7 +270,7 @@ class LearnedStepper(Stepper):
     def _unscaled(self, params: Tensor) -> Tensor:
         return params.log() if self.parameter_scaling == "log" else params
 
-    def _parameters_of(self, params: Tensor | None, device: torch.device) -> Tensor | None:
+    def scaled_parameters(self, params: Tensor | None, device: torch.device) -> Tensor | None:
         """Parameters ``(B, P)`` in the units of the network."""
         if params is None or not self.parameters:
             return None
@@ -297,7 +297,7 @@ class LearnedStepper(Stepper):
         data = self._fields.forward(trajectories.to(device, torch.float32))
         generator = torch.Generator(device).manual_seed(seed + 77)
         clip, rows = self._draw(data, min(512, 8 * len(data)), generator)
-        p = self._parameters_of(self._checked_parameters(params, len(data)), device)
+        p = self.scaled_parameters(self._checked_parameters(params, len(data)), device)
         known = None if p is None else p[rows]
 
         def validate() -> Tensor:
@@ -464,5 +464,5 @@ class OneStepModel(LearnedStepper):
     def _advance(
         self, past: Tensor, params: Tensor | None, generators: list[torch.Generator]
     ) -> Tensor:
-        p = self._parameters_of(params, past.device)
+        p = self.scaled_parameters(params, past.device)
         return self._fields.inverse(self._next(self._fields.forward(past), p))

@@ -231,7 +231,7 @@ class PDERefiner(LearnedStepper):
             rows, k = self._paired(k)
             clip, p = clip[rows], None if p is None else p[rows]
         past, true = clip[:, : self.history], clip[:, self.history :]
-        start, scale = self._units(past)
+        start, scale = self.step_units(past)
         y = ((true - start) / scale).flatten(1, 2)
         e = torch.randn(y.shape, generator=generator, device=y.device)
         if self.antithetic:
@@ -273,14 +273,14 @@ class PDERefiner(LearnedStepper):
     def _advance(
         self, past: Tensor, params: Tensor | None, generators: list[torch.Generator]
     ) -> Tensor:
-        p = self._parameters_of(params, past.device)
+        p = self.scaled_parameters(params, past.device)
         with full_precision():
             ahead = self._next(self._fields.forward(past), p, generators)
         return self._fields.inverse(ahead)
 
     def _next(self, past: Tensor, p: Tensor | None, generators: list[torch.Generator]) -> Tensor:
         """Next scaled fields ``(S B, bundle, C, *space)``, a generator for each of S samples."""
-        start, scale = self._units(past)
+        start, scale = self.step_units(past)
         channels = self.bundle * past.shape[2]
         shape = (len(past) // len(generators), channels, *past.shape[3:])
 
@@ -305,7 +305,7 @@ class PDERefiner(LearnedStepper):
         out: Tensor = self.network(torch.cat((past.flatten(1, 2), y), dim=1), numbers)
         return out
 
-    def _units(self, past: Tensor) -> tuple[Tensor, Tensor]:
+    def step_units(self, past: Tensor) -> tuple[Tensor, Tensor]:
         """Where y starts from ``(B, 1, C, *space)``, and its scale."""
         if self.difference:
             return past[:, -1:], self._increment

@@ -58,7 +58,7 @@ class StepGraph(nn.Module):
     def forward(self, fields: Tensor, parameters: Tensor | None = None) -> Tensor:
         """Next fields."""
         own = self._operator
-        past, p = own.field_units.forward(fields), own._parameters_of(parameters, fields.device)
+        past, p = own.field_units.forward(fields), own.scaled_parameters(parameters, fields.device)
         if isinstance(own, CurriculumRollout):
             return own.field_units.inverse(self.network(past[:, -1], p).unsqueeze(1))
         assert isinstance(own, OneStepModel)
@@ -83,15 +83,15 @@ class RefinedStepGraph(nn.Module):
         self.network = without_complex(deepcopy(operator.network))
         self._operator = operator
         steps = range(operator.num_refinement_steps, -1, -1)
-        self._signal = [float(operator._signal[k]) for k in steps]
-        self._noise = [float(operator._noise[k]) for k in steps]
+        signal, noise = operator.levels.signal.float(), operator.levels.noise.float()
+        self._signal, self._noise = ([float(each[k]) for k in steps] for each in (signal, noise))
         self._weights = [operator.levels.posterior(k) for k in steps if k > 0]
 
     def forward(self, fields: Tensor, noise: Tensor, parameters: Tensor | None = None) -> Tensor:
         """Next fields."""
         own = self._operator
-        past, p = own.field_units.forward(fields), own._parameters_of(parameters, fields.device)
-        start, scale = own._units(past)
+        past, p = own.field_units.forward(fields), own.scaled_parameters(parameters, fields.device)
+        start, scale = own.step_units(past)
         y = noise[:, 0]
         y = y if own.first_guess == "noise" else torch.zeros_like(y)
         guess, one = y, torch.ones_like(past[:, 0].flatten(1)[:, :1])
