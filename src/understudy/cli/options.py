@@ -21,6 +21,7 @@ Json: TypeAlias = Annotated[
 ]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
 Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="Of every random choice.")]
+Device: TypeAlias = Annotated[str, typer.Option(help="cpu or cuda.")]
 
 
 def names(values: Sequence[str] | None) -> list[str]:
@@ -107,3 +108,14 @@ def saved(save: Callable[[Path], object], path: Path) -> None:
         except UserError:
             raise error from None
         raise UserError(f"{error}; what was learnt is in {kept}") from error
+
+
+def check_device(device: str) -> None:
+    """Refuse devices that are unknown or not there; PyTorch is loaded for cuda only."""
+    if device not in ("cpu", "cuda"):
+        raise UserError(f"--device is cpu or cuda, found {device!r}")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError("--device cuda: no GPU that PyTorch can use was found")

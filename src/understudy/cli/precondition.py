@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from understudy.cli.options import Json, Quiet, Seed, readable, saved, writable
+from understudy.cli.options import (
+    Device,
+    Json,
+    Quiet,
+    Seed,
+    check_device,
+    readable,
+    saved,
+    writable,
+)
 from understudy.core.duration import parse_budget
 from understudy.core.errors import UserError
 
@@ -53,7 +62,7 @@ def precondition(
         Path | None,
         typer.Option(help="File of the state; where it exists, training goes on from it."),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
     seed: Seed = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
     json: Json = False,
@@ -89,13 +98,12 @@ def _sides(text: str) -> tuple[int, ...]:
 def _checked(path: Path, sides: tuple[int, ...], device: str) -> SPDOperator:
     import math
 
-    from understudy.cli.emulate import _check_device
     from understudy.core.linear_solver import SPDOperator
     from understudy.data.matrices import read_matrix
     from understudy.models.inverse.dcdm import checked_grid
 
     checked_grid(sides)
-    _check_device(device)
+    check_device(device)
     A = SPDOperator(read_matrix(path))
     if math.prod(sides) != A.n:
         raise UserError(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from understudy.cli.options import Json, Quiet, Seed, saved, writable
+from understudy.cli.options import Device, Json, Quiet, Seed, check_device, saved, writable
 from understudy.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def prior(
         Path | None,
         typer.Option("--report", help="Page (.html) to write; beside the output by default."),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
     seed: Seed = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     json: Json = False,
@@ -60,7 +60,7 @@ def prior(
     if checkpoint is not None:
         checkpoint = writable(checkpoint, "--checkpoint", others=[output])
     page = _page(report or output.with_suffix(".html"), force)
-    _check_device(device)
+    check_device(device)
     from understudy.cli.inverting import PriorDisplay
     from understudy.models.inverse.prior_training import prior_schedule, train_prior
     from understudy.report.image_prior import write_prior_report
@@ -91,16 +91,6 @@ def _page(path: Path, force: bool) -> Path:
     if path.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--report {path}: can write .html, found {path.suffix or 'no suffix'}")
     return writable(path, "--report", force)
-
-
-def _check_device(device: str) -> None:
-    if device not in ("cpu", "cuda"):
-        raise UserError(f"--device is cpu or cuda, found {device!r}")
-    if device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UserError("--device cuda: no GPU that PyTorch can use was found")
 
 
 def _print(found: TrainedPrior, output: Path, page: Path, json: bool, quiet: bool) -> None:
