@@ -20,11 +20,12 @@ import numpy as np
 
 from understudy.core.linalg import one_thread
 from understudy.data.learning_curves import learning_curve_sets
+from understudy.models.incontext.curve_mcmc import MCMCExtrapolator
 from understudy.models.incontext.lcpfn import LCPFN
 from understudy.reproduce.claims import Claim, Scale
 from understudy.reproduce.extrapolation.scores import Scores, prior_scores, real_scores
 from understudy.reproduce.extrapolation.selection import PATIENCE, area_ratio, selections_on
-from understudy.reproduce.extrapolation.setting import CUTOFFS, LEVELS, SIZES, Size
+from understudy.reproduce.extrapolation.setting import CUTOFFS, LEVELS, SIZES, Size, moves
 from understudy.reproduce.extrapolation.times import times_of_one
 
 
@@ -135,7 +136,7 @@ def _speed(network: LCPFN, size: Size, seed: int) -> list[Claim]:
         Claim(
             statement="One pass is orders of magnitude faster than the Markov chains of the paper.",
             paper_figure=figure,
-            metric="CPU time of M1 (100 walkers, 2500 moves, emcee) / network's",
+            metric=f"CPU time of M1 ({_named(size.timed)}, emcee) / network's",
             measured=times.one_by_one / times.network,
             reason=said,
             **common,
@@ -143,7 +144,7 @@ def _speed(network: LCPFN, size: Size, seed: int) -> list[Claim]:
         Claim(
             statement="So it is beside chains that move all walkers at once.",
             paper_figure=figure,
-            metric="CPU time of 26 walkers, 1000 moves, in batches / network's",
+            metric=f"CPU time of {_named(size.chains)}, in batches / network's",
             measured=times.batched / times.network,
             reason=(
                 "these chains are far faster than the paper's: shorter, and half of the walkers "
@@ -161,6 +162,10 @@ def _speed(network: LCPFN, size: Size, seed: int) -> list[Claim]:
             seeds=(seed,),
         ),
     ]
+
+
+def _named(chains: MCMCExtrapolator) -> str:
+    return f"{chains.walkers} walkers, {moves(chains)} moves"
 
 
 # -- real curves ----------------------------------------------------------------------------------

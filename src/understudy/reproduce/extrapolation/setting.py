@@ -26,6 +26,11 @@ SHORT = MCMCExtrapolator(walkers=26, burn_in=500, samples=50, thin=10)
 """The chains that are scored here: 500 moves to burn in, 500 from which 50 are kept."""
 
 
+def moves(chains: MCMCExtrapolator) -> int:
+    """How often every walker moves."""
+    return chains.burn_in + chains.samples * chains.thin
+
+
 @dataclass(frozen=True)
 class Size:
     """What a scale spends.

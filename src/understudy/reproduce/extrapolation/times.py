@@ -16,7 +16,7 @@ from understudy.core.errors import UserError
 from understudy.models.incontext.curve_mcmc import MCMCExtrapolator
 from understudy.models.incontext.curve_prior import EPOCHS, CurvePrior
 from understudy.models.incontext.lcpfn import LCPFN
-from understudy.reproduce.extrapolation.setting import Floats, Size
+from understudy.reproduce.extrapolation.setting import Floats, Size, moves
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,7 @@ def _walker_by_walker(values: Floats, chains: MCMCExtrapolator, seed: int) -> fl
     generator = torch.Generator().manual_seed(seed)
     start, _ = CurvePrior().accepted(chains.walkers, EPOCHS, generator, torch.float64)
     sampler = emcee.EnsembleSampler(chains.walkers, start.shape[1], density)
-    moves = chains.burn_in + chains.samples * chains.thin
-    return _seconds(lambda: sampler.run_mcmc(start.numpy(), moves))
+    return _seconds(lambda: sampler.run_mcmc(start.numpy(), moves(chains)))
 
 
 class WalkerDensity:
