@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from understudy.cli.emulating import thumbnail
+from understudy.cli.emulating import EmulationDisplay, thumbnail
+from understudy.emulate.run import Moment
 
 from .conftest import Program
 
@@ -67,6 +68,55 @@ def test_a_file_is_emulated(program: Program, tmp_path: Path) -> None:
     assert (tmp_path / "page.html").exists()
 
 
+ROOM = """
+[room]
+shape = "rectangle"
+width = 3.0
+height = 2.4
+
+[sound]
+f_max = 300
+duration = 0.006
+
+[sources]
+spacing = 0.4
+
+[network]
+width = 16
+"""
+
+
+def test_the_sound_of_a_room_is_learnt_and_heard(program: Program, tmp_path: Path) -> None:
+    room, path, heard = (tmp_path / name for name in ("room.toml", "room.us", "heard.wav"))
+    room.write_text(ROOM)
+    done = program("emulate", room, "-o", path, "-b", "0.5s")
+    assert done.code == 0
+    assert "on 16 unseen sources" in done.out and "error, RMS in Pa" in done.out
+    assert "Solving room.toml" in done.err and "Training: step 1" in done.err
+    assert "have 0.51 Pa at the nearest wall" in done.err  # exp(-(0.6 / 0.728)^2)
+    assert not (tmp_path / "room.html").exists()
+    places = ("-s", "1.2,1.1", "-r", "2.4,0.5", "-o", heard, "--json", "--force")
+    learnt = program("hear", path, *places).record
+    solved = program("hear", room, *places).record
+    assert learnt["samples"] == solved["samples"] and learnt["rate"] == solved["rate"]
+    refused = program("hear", room, *places, "--f-max", 400)
+    assert refused.code == 2 and "are for floor plans; the rest is in" in refused.err
+
+
+def test_ctrl_c_keeps_what_was_learnt_of_a_room(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press(display: EmulationDisplay, moment: Moment) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(EmulationDisplay, "__call__", press)
+    (tmp_path / "room.toml").write_text(ROOM)
+    done = program("emulate", tmp_path / "room.toml", "-o", tmp_path / "room.us")
+    assert done.code == 130 and "training was interrupted" in done.err
+    assert "1 steps on 24 sources, 238 points and 17 times" in done.out
+    assert program("show", tmp_path / "room.us", "--json").record["operator"] == "sound"
+
+
 def test_operators_are_listed(program: Program) -> None:
     record = program("emulate", "--list", "--json").record
     by_name = {line["name"]: line for line in record["operators"]}
@@ -80,6 +130,8 @@ def test_operators_are_listed(program: Program) -> None:
         ((), "name an equation or a file"),
         (("kss",), "no equation 'kss'"),
         (("missing.h5",), "there is no such file"),
+        (("room.toml",), "of a room, only --output"),
+        (("room.toml", "--online"), "of a room, only --output"),
         (("advection", "-m", "fnoo"), "no model 'fnoo'; did you mean 'fno'?"),
         (("advection", "-m", "cape", "-s", "speed=1"), "cape needs parameters"),
         (("advection", "--device", "tpu"), "--device is cpu or cuda"),

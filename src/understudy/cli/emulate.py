@@ -24,7 +24,8 @@ def emulate(
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="SOURCE", help="An equation (see understudy simulate --list) or an HDF5 file."
+            metavar="SOURCE",
+            help="An equation (see understudy simulate --list), an HDF5 file, or a room (.toml).",
         ),
     ] = None,
     output: Annotated[
@@ -87,6 +88,17 @@ def emulate(
         raise UserError("name a file to write with -o, such as ks.us")
     seconds = parse_budget(budget)
     output = writable(output, "--output", force)
+    if Path(source).suffix.lower() == ".toml":
+        given = (n, settings, checkpoint, report)
+        if any(given) or online or ray or workers > 1 or stride > 1 or model != "auto":
+            raise UserError(
+                "of a room, only --output, --budget, --device, --seed and --force can be said; "
+                f"the rest is in {source}"
+            )
+        from understudy.cli.emulating_room import room_emulated
+
+        _check_device(device)
+        return room_emulated(readable(Path(source)), output, seconds, seed, device, json, quiet)
     page = writable(report or output.with_suffix(".html"), "--report", force)
     _check_device(device)
     silent = quiet or json

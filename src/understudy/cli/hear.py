@@ -13,6 +13,7 @@ from understudy.core.errors import UserError
 
 if TYPE_CHECKING:
     from understudy.data.sound import ImpulseResponse
+    from understudy.simulate.acoustics import RoomAcoustics
 
 EXAMPLE = "[bold]Example[/]\n\nunderstudy hear room.json -s 1,1.2 -r 2.5,0.5 -o heard.wav"
 _CUT = 0.05  # Pa, of a pulse of 1 Pa
@@ -23,7 +24,8 @@ def hear(
         Path,
         typer.Argument(
             metavar="ROOM",
-            help="Floor plan (.json or .csv), which is solved, or a sound operator (.us).",
+            help="Floor plan (.json or .csv) or room (.toml), which are solved, or a sound "
+            "operator (.us).",
             show_default=False,
         ),
     ],
@@ -72,12 +74,13 @@ def hear(
     options = {"f_max": f_max, "duration": duration, "padding": padding}
     given = {name: value for name, value in options.items() if value is not None}
     start = time.perf_counter()
-    if room.suffix.lower() == ".us":
-        if given or impedance:
-            raise UserError(
-                "--impedance, --f-max, --duration and --padding are for floor plans; "
-                "an operator has learnt its room"
-            )
+    kind = room.suffix.lower()
+    if kind in (".us", ".toml") and (given or impedance):
+        said = "an operator has learnt its room" if kind == ".us" else f"the rest is in {room}"
+        raise UserError(
+            f"--impedance, --f-max, --duration and --padding are for floor plans; {said}"
+        )
+    if kind == ".us":
         heard = _asked(room, _point(source, "--source"), at)
     else:
         heard = _solved(room, _point(source, "--source"), at, impedance or [], given)
@@ -104,16 +107,11 @@ def _solved(
     options: dict[str, Any],
 ) -> ImpulseResponse:
     from understudy.cli.console import say
-    from understudy.data.rooms import Room
-    from understudy.data.sound import GaussianPulse
-    from understudy.simulate.acoustics import impulse_response, wall
+    from understudy.data.sound import ImpulseResponse
 
-    if walls:
-        made = [wall(text, options.get("f_max", 500.0)) for text in walls]
-        options["impedance"] = made[0] if len(made) == 1 else made
-    plan = Room.read(path)
-    heard = impulse_response(plan, source, receivers, **options)
-    cut = GaussianPulse(options.get("f_max", 500.0)).at_walls(plan, source)
+    acoustics = _acoustics(path, walls, options)
+    heard = ImpulseResponse(acoustics.record([list(source)], receivers)[0], acoustics.rate)
+    cut = acoustics.pulse.at_walls(acoustics.room, source)
     if cut > _CUT:
         say(
             f"warning: the pulse has {cut:.2g} Pa at the nearest wall already, so what is heard is "
@@ -121,6 +119,19 @@ def _solved(
             stderr=True,
         )
     return heard
+
+
+def _acoustics(path: Path, walls: list[str], options: dict[str, Any]) -> RoomAcoustics:
+    from understudy.data.rooms import Room
+    from understudy.emulate.room_file import read_room
+    from understudy.simulate.acoustics import RoomAcoustics, wall
+
+    if path.suffix.lower() == ".toml":
+        return read_room(path).acoustics()
+    if walls:
+        made = [wall(text, options.get("f_max", 500.0)) for text in walls]
+        options["impedance"] = made[0] if len(made) == 1 else made
+    return RoomAcoustics(Room.read(path), **options)
 
 
 def _point(text: str, option: str) -> tuple[float, float]:

@@ -140,7 +140,12 @@ class Room:
             )
         return at
 
-    def lattice(self, spacing: float, clearance: float = 0.0) -> Array:
+    def lattice(
+        self,
+        spacing: float,
+        clearance: float = 0.0,
+        within: tuple[Point, Point] | None = None,
+    ) -> Array:
         """Points ``(n, 2)`` of a rectangular lattice with so much room around each.
 
         Parameters
@@ -149,18 +154,23 @@ class Room:
             At most so far apart along each axis, in metres.
         clearance : float
             From walls, in metres; the outermost points are that far from the walls of the box.
+        within : (corner, corner), optional
+            Lower and upper corner of a smaller box, on whose sides the outermost points are then.
         """
         if not spacing > 0.0 or not clearance >= 0.0:
             raise UserError("spacing must be positive and clearance at least 0")
         axes = []
-        for low, high in zip(*self.bounds, strict=True):
-            length = high - low - 2.0 * clearance
+        edge = clearance if within is None else 0.0
+        for low, high in zip(*(within or self.bounds), strict=True):
+            length = high - low - 2.0 * edge
             if length < 0.0:
                 raise UserError(
                     f"no point of a room of {high - low:g} m is {clearance:g} m from its walls"
+                    if within is None
+                    else f"the corner at {high:g} m must be above that at {low:g} m"
                 )
             count = max(1, math.ceil(length / spacing - 1e-9)) + 1
-            axes.append(np.linspace(low + clearance, high - clearance, count))
+            axes.append(np.linspace(low + edge, high - edge, count))
         at = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
         chosen: Array = at[self.clearance(at) >= clearance - 1e-9]
         return chosen

@@ -74,6 +74,9 @@ class SoundOperator:
         What it was trained on.
     clearance : float
         Metres that sources were away from walls at least; nearer ones are refused.
+    region : Tensor (2, 2) or None
+        Lower and upper corner of the box in which sources were, if it was named; others are
+        refused.
     times : Tensor (T,)
         At which pressure was known, in seconds.
     sensors : Tensor (S, 2)
@@ -87,6 +90,7 @@ class SoundOperator:
     def __init__(self, settings: SoundSettings | None = None) -> None:
         self.settings = settings or SoundSettings()
         self.outcome: Outcome | None = None
+        self.region: Tensor | None = None
 
     # -- training ---------------------------------------------------------------------------------
 
@@ -96,6 +100,7 @@ class SoundOperator:
         validation: PulseResponses | None = None,
         training: SoundTraining | None = None,
         listener: Listener | None = None,
+        region: ArrayLike | None = None,
     ) -> Self:
         """Train on recordings of a room.
 
@@ -106,6 +111,9 @@ class SoundOperator:
             From other sources at the same points and times; chooses the weights that are kept.
         training : SoundTraining, optional
         listener : callable (Event) -> None, optional
+        region : array (2, 2), optional
+            Box, lower and upper corner in metres, in which the sources are, where that is not all
+            of the room.
 
         Raises
         ------
@@ -114,6 +122,7 @@ class SoundOperator:
         """
         plan = training or SoundTraining()
         self._know(data)
+        self.region = None if region is None else torch.as_tensor(region, dtype=torch.float32)
         low, high = (torch.tensor(corner) for corner in data.room.bounds)
         self._origin, self._span = float(low.min()), float(high.max() - low.min())
         self._box = (low.float(), high.float())
@@ -266,6 +275,7 @@ class SoundOperator:
     def coefficients(self, sources: ArrayLike) -> Tensor:
         """Branches ``(R, B, K + 1)`` of the parts, the constant :math:`b_0` last."""
         at = torch.from_numpy(self.room.require(sources, "source", self.clearance)).float()
+        self._check_region(at)
         u = self.pulse.at(at, self.sensors)
         found = [
             torch.cat([net.coefficients(u), net.bias.expand(len(u), 1)], dim=1)
@@ -289,6 +299,19 @@ class SoundOperator:
         if t.ndim != 1 or not len(t) or not bool(((t >= 0.0) & (t <= last * 1.0001)).all()):
             raise UserError(f"times must be within the {last:g} s that were trained on")
         return t
+
+    def _check_region(self, sources: Tensor) -> None:
+        if self.region is None:
+            return
+        low, high = self.region
+        outside = ((sources < low - 1e-5) | (sources > high + 1e-5)).any(1)
+        if bool(outside.any()):
+            k = int(outside.int().argmax())
+            raise UserError(
+                f"source {k + 1} at ({sources[k, 0]:g}, {sources[k, 1]:g}) m is outside the box "
+                f"from ({low[0]:g}, {low[1]:g}) to ({high[0]:g}, {high[1]:g}) m in which sources "
+                "were learnt"
+            )
 
     def _check_resolved(self, data: PulseResponses) -> None:
         """Refuse features of waves that the data cannot hold."""
@@ -334,6 +357,8 @@ class SoundOperator:
             "span": self._span,
         }
         tensors = {"sensors": self.sensors, "times": self.times, "box": torch.stack(self._box)}
+        if self.region is not None:
+            tensors["region"] = self.region
         for r, network in enumerate(self._networks):
             tensors |= {f"part.{r}.{name}": v for name, v in network.state_dict().items()}
         return artifact.write(path, manifest, tensors)
@@ -363,6 +388,7 @@ class SoundOperator:
         new.clearance = float(manifest["clearance"])
         new._origin, new._span = float(manifest["origin"]), float(manifest["span"])
         new.sensors, new.times = tensors["sensors"], tensors["times"]
+        new.region = tensors.get("region")
         low, high = tensors["box"]
         new._box = (low, high)
         new._networks = new._untrained()

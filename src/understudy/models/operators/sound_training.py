@@ -27,7 +27,8 @@ class SoundTraining:
     sources, points : int
         Of a batch. (The paper draws 200 to 1000 points for each source.)
     learning_rate : float
-        Of the optimiser, times `decay` every `decay_steps`, continuously.
+        Of the optimiser, times `decay` every `decay_steps`, continuously. Where `max_seconds` are
+        given it falls by as much in that time, however few steps it allows.
     weight_decay : float
         Decoupled.
     clip_norm : float
@@ -38,6 +39,10 @@ class SoundTraining:
     optimizer : {"adamw", "soap"}
         The paper's, or :class:`~understudy.nn.soap.SOAP`, which gets as far in fewer steps, at
         larger learning rates.
+    max_seconds : float, optional
+        Time of training at most.
+    interrupt : {"raise", "return"}
+        After Ctrl-C the best weights are kept; then the interrupt goes on, or training returns.
     """
 
     steps: int = 60_000
@@ -52,6 +57,8 @@ class SoundTraining:
     seed: int = 0
     device: str = "cpu"
     optimizer: Literal["adamw", "soap"] = "adamw"
+    max_seconds: float | None = None
+    interrupt: Literal["raise", "return"] = "raise"
 
     def __post_init__(self) -> None:
         if min(self.steps, self.sources, self.points, self.validate_every) < 1:
@@ -180,6 +187,8 @@ def train_networks(
     trained = [v for v in parts.values if v.requires_grad]
     settings = Settings(
         max_steps=plan.steps,
+        max_seconds=plan.max_seconds,
+        interrupt=plan.interrupt,
         schedule=plan.schedule,
         clip_norm=plan.clip_norm,
         validate_every=plan.validate_every,
