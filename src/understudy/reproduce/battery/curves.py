@@ -7,7 +7,7 @@ of physics, and what interpolates the same curves without any.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -16,10 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from understudy.core.space import Continuous, Space
 from understudy.core.surrogate import Surrogate
 from understudy.models.physics.battery import CellPINN
 from understudy.models.tabular.deep_ensemble import DeepEnsemble
 from understudy.models.tabular.exact_gp import ExactGP
+from understudy.search.approximation_error import ApproximationError, LowRankNormal
+from understudy.search.measurement import Checks
 
 NOISE = 3e-3
 """Of a measured voltage, V."""
@@ -69,8 +72,15 @@ def blend(curves: Tensor) -> Curves:
     return evaluate
 
 
-def modes(curves: Tensor) -> Curves:
-    """Proper orthogonal modes; coefficients a polynomial of 1 / first and log second parameter."""
+def modes(curves: Tensor, at: Tensor | None = None) -> Curves:
+    """Proper orthogonal modes; coefficients a polynomial of 1 / first and log second parameter.
+
+    Parameters
+    ----------
+    curves : Tensor (k, T)
+    at : Tensor (k, 2), optional
+        Their parameters; the corners by default.
+    """
 
     def features(theta: Tensor) -> Tensor:
         a, b = 1.0 / theta[:, 0], theta[:, 1].log()
@@ -78,8 +88,8 @@ def modes(curves: Tensor) -> Curves:
 
     middle = curves.mean(0)
     U, S, Vh = torch.linalg.svd(curves - middle, full_matrices=False)
-    corners = torch.tensor(CORNERS, dtype=torch.float64)
-    solved = torch.linalg.lstsq(features(corners), U * S).solution
+    at = torch.tensor(CORNERS, dtype=torch.float64) if at is None else at
+    solved = torch.linalg.lstsq(features(at), U * S).solution
 
     def evaluate(theta: Tensor) -> tuple[Tensor, Tensor]:
         mean = middle + features(theta) @ solved @ Vh
@@ -118,6 +128,43 @@ def of_networks(model: CellPINN, theta: Tensor, times: Tensor) -> tuple[Tensor, 
     return mean, variance
 
 
+# -- the error of each in further runs -------------------------------------------------------------
+
+
+class _Calibrated:
+    """Curves as a model whose error can be known."""
+
+    space = Space(
+        (
+            Continuous("negative_exchange_current", CORNERS[0][0], CORNERS[3][0]),
+            Continuous("positive_diffusivity", CORNERS[0][1], CORNERS[3][1]),
+        )
+    )
+    outputs: tuple[str, ...] = ("voltage",)
+
+    def __init__(self, curves: Curves, times: int) -> None:
+        self.curves, self.group = curves, torch.zeros(times, dtype=torch.long)
+
+    def __call__(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        return self.curves(theta)
+
+
+def errors_of(surrogates: Mapping[str, Curves], runs: Checks) -> dict[str, ApproximationError]:
+    """Error of each surrogate in the same runs of the solver."""
+    T = runs.y.shape[1]
+    return {
+        name: ApproximationError.of(_Calibrated(curves, T), runs)
+        for name, curves in surrogates.items()
+    }
+
+
+def drawn(count: int, seed: int) -> Tensor:
+    """Parameters (count, 2) drawn from the box."""
+    g = torch.Generator().manual_seed(seed)
+    low, high = (torch.tensor(ends, dtype=torch.float64) for ends in (CORNERS[0], CORNERS[3]))
+    return low + (high - low) * torch.rand(count, 2, generator=g, dtype=torch.float64)
+
+
 # -- posteriors ------------------------------------------------------------------------------------
 
 
@@ -135,10 +182,21 @@ class GridPosterior:
     theta: Tensor
 
     @classmethod
-    def of(cls, y: Tensor, mean: Tensor, variance: Tensor, theta: Tensor) -> GridPosterior:
-        """Of data y (T,), with tabulated means and variances (g, T), noise included."""
+    def of(
+        cls,
+        y: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        theta: Tensor,
+        error: ApproximationError | None = None,
+    ) -> GridPosterior:
+        """Of data y (T,), with tabulated means and variances (g, T), to which noise is added."""
         whole = variance + NOISE**2
-        log = -0.5 * ((y - mean).square() / whole + whole.log()).sum(1)
+        if error is None:
+            log = LowRankNormal(mean, whole).log_density(y)
+        else:
+            shifted, whole = mean + error.mean, whole + error.diagonal
+            log = LowRankNormal(shifted, whole.expand_as(mean), error.factor).log_density(y)
         return cls((log - log.max()).exp() / (log - log.max()).exp().sum(), theta)
 
     @property
@@ -189,14 +247,22 @@ class Calibrations:
         curve: Tensor,
         truth: Tensor,
         noises: int,
+        errors: Mapping[str, ApproximationError] | None = None,
     ) -> Calibrations:
-        """Calibrate with as many draws of noise; the table ``reference`` is the solver's."""
+        """Calibrate with as many draws of noise; the table ``reference`` is the solver's.
+
+        Where the error of a table is known it is part of its likelihood.
+        """
+        errors = errors or {}
         shift: dict[str, dict[int, float]] = {name: {} for name in tables}
         held: dict[str, dict[int, float]] = {name: {} for name in tables}
         for k in range(noises):
             g = torch.Generator().manual_seed(100 + k)
             y = curve + NOISE * torch.randn(len(curve), generator=g, dtype=torch.float64)
-            found = {name: GridPosterior.of(y, *table, theta) for name, table in tables.items()}
+            found = {
+                name: GridPosterior.of(y, *table, theta, errors.get(name))
+                for name, table in tables.items()
+            }
             right = found["reference"]
             for name, each in found.items():
                 shift[name][k] = float(((each.mean - right.mean).abs() / right.sd).max())
