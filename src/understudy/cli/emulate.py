@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from understudy.cli.options import Json, Quiet, Seed, readable, saved, writable
+from understudy.cli.options import (
+    Device,
+    Json,
+    Quiet,
+    Seed,
+    check_device,
+    readable,
+    saved,
+    writable,
+)
 from understudy.core.duration import parse_budget
 from understudy.core.errors import UserError
 
@@ -71,7 +80,7 @@ def emulate(
         Path | None,
         typer.Option("--report", help="Page (.html) to write; beside the output by default."),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
     seed: Seed = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     list_all: Annotated[bool, typer.Option("--list", help="List the operators.")] = False,
@@ -97,10 +106,10 @@ def emulate(
             )
         from understudy.cli.emulating_room import room_emulated
 
-        _check_device(device)
+        check_device(device)
         return room_emulated(readable(Path(source)), output, seconds, seed, device, json, quiet)
     page = writable(report or output.with_suffix(".html"), "--report", force)
-    _check_device(device)
+    check_device(device)
     silent = quiet or json
     common = {"seed": seed, "device": device}
     if online:
@@ -178,15 +187,6 @@ def _data(
     table = draw_parameters(simulator, n or _RUNS, seed, ranges)
     with counter(f"Simulating {source}", not quiet) as show:
         return simulated(simulator, table, source, stride, listener=show)
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    if device not in ("cpu", "cuda"):
-        raise UserError(f"--device is cpu or cuda, found {device!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: no GPU that PyTorch can use was found")
 
 
 def _write_page(found: Emulation, source: str, page: Path) -> None:
