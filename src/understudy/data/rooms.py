@@ -192,7 +192,10 @@ class Room:
         more = set(described) - {"corners", "obstacles"}
         if more:
             raise UserError(f"a room has corners and obstacles, not {min(more)!r}")
-        return cls(described["corners"], tuple(described.get("obstacles", ())))
+        solid = described.get("obstacles", ())
+        if not isinstance(solid, list | tuple):
+            raise UserError(f"obstacles of a room are a list of polygons, found {solid!r}")
+        return cls(described["corners"], tuple(solid))
 
     @classmethod
     def read(cls, path: str | Path) -> Room:

@@ -30,7 +30,8 @@ room may be left out.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ _KEYS = {
     "sources": ("padding", "spacing", "lower", "upper"),
     "network": ("width", "depth"),
 }
-_SMALL = {"width": 128, "depth": 3}
+_SMALL = SoundSettings(width=128, depth=3)
 """The network of the measured claims; the paper's is 2,048 wide."""
 
 
@@ -88,7 +89,7 @@ class SoundProblem:
     padding: float = PAPER_PADDING
     spacing: float | None = None
     region: tuple[Point, Point] | None = None
-    settings: SoundSettings = field(default_factory=lambda: SoundSettings(**_SMALL))
+    settings: SoundSettings = _SMALL
 
     def acoustics(self) -> RoomAcoustics:
         """Return the solver."""
@@ -125,7 +126,8 @@ def _problem(content: dict[str, Any], folder: Path) -> SoundProblem:
                 raise UserError(f"[{section}] has no {key!r}{nearest(key, _KEYS[section])}")
     parts = {section: content.get(section, {}) for section in _KEYS}
     sound = {key: _number("sound", key, value) for key, value in parts["sound"].items()}
-    sources, network = parts["sources"], parts["network"]
+    sources = parts["sources"]
+    sizes: dict[str, Any] = {key: _whole(key, value) for key, value in parts["network"].items()}
     spacing = sources.get("spacing")
     return SoundProblem(
         room=_room(parts["room"], folder),
@@ -134,7 +136,7 @@ def _problem(content: dict[str, Any], folder: Path) -> SoundProblem:
         padding=_number("sources", "padding", sources.get("padding", PAPER_PADDING)),
         spacing=None if spacing is None else _number("sources", "spacing", spacing),
         region=_region(sources),
-        settings=SoundSettings(**{**_SMALL, **{k: _whole(k, v) for k, v in network.items()}}),
+        settings=replace(_SMALL, **sizes),
     )
 
 
@@ -144,7 +146,7 @@ def _room(given: dict[str, Any], folder: Path) -> Room:
             raise UserError("[room] has a file, or a shape, not both")
         return Room.read(folder / str(given["file"]))
     shape = given.get("shape", "polygon" if "corners" in given else None)
-    if shape not in _SHAPES:
+    if not isinstance(shape, str) or shape not in _SHAPES:
         raise UserError(f"[room] needs a shape, found {shape!r}{nearest(shape, list(_SHAPES))}")
     own = {key: value for key, value in given.items() if key != "shape"}
     odd = [key for key in own if key not in _SHAPES[shape]]
@@ -156,7 +158,11 @@ def _room(given: dict[str, Any], folder: Path) -> Room:
     if missing:
         raise UserError(f"a room of the shape {shape} needs {missing[0]!r}")
     sizes = {key: _number("room", key, value) for key, value in own.items()}
-    makers = {"rectangle": Room.rectangle, "l-shape": Room.l_shape, "furnished": Room.furnished}
+    makers: dict[str, Callable[..., Room]] = {
+        "rectangle": Room.rectangle,
+        "l-shape": Room.l_shape,
+        "furnished": Room.furnished,
+    }
     return makers[shape](**sizes)
 
 
