@@ -75,13 +75,15 @@ def uncertainty(study: Study, pair: Pair) -> Iterator[Claim]:
     spent = study.budget
     if study.left < 10.0:
         return
-    paths, true = study.rollouts(pair.refiner, spent.sampled_runs, spent.samples)
+    paths, true = study.rollouts(
+        pair.refiner, spent.sampled_runs, spent.samples, spent.sampled_times
+    )
     estimated = reliable_horizon(paths, study.dt)
     each = correlation_time(
         paths.flatten(0, 1), true.repeat_interleave(spent.samples, dim=0), study.dt
     )
     actual = each.reshape(len(true), spent.samples).mean(1)
-    constant = float(estimated.std()) == 0.0 or float(actual.std()) == 0.0
+    constant = any(bool(times.max() - times.min() < 1e-9) for times in (estimated, actual))
     rank = 0.0 if constant else float(spearmanr(estimated.numpy(), actual.numpy()).statistic)
     means = f"means {float(estimated.mean()):.1f} and {float(actual.mean()):.1f} s"
     what = f"{spent.samples} samples of {spent.sampled_runs} test trajectories"

@@ -7,12 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from understudy.core.errors import UserError
+from understudy.models.operators.pde_refiner import FirstGuess
 from understudy.reproduce.claims import Scale
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a scale spends; times count outputs of the solver."""
+    """What a scale spends; times count outputs of the solver.
+
+    Rollouts whose horizon is compared go on for all of the test; samples, of which there are many,
+    for `sampled_times`. Trainings run in as many processes as there are workers.
+    """
 
     seeds: int
     points: int
@@ -32,7 +37,11 @@ class Budget:
     optimizer: Literal["adam", "soap"]
     samples: int
     sampled_runs: int
+    sampled_times: int
     horizon_bar: float
+    antithetic: bool = False
+    first_guess: FirstGuess = "noise"
+    workers: int = 1
     seconds: float | None = None
 
 
@@ -45,17 +54,21 @@ CPU = Budget(
     runs=256,
     times=200,
     test_runs=64,
-    test_times=320,
+    test_times=480,
     network="dilated",
     settings={"channels": 40, "blocks": 7},
     steps=1200,
     short_steps=400,
     batch_size=32,
-    learning_rate=1e-3,
-    optimizer="adam",
+    learning_rate=3e-3,
+    optimizer="soap",
     samples=16,
     sampled_runs=32,
+    sampled_times=320,
     horizon_bar=0.75,
+    antithetic=True,
+    first_guess="zeros",
+    workers=2,
 )
 SMOKE = replace(
     CPU,
@@ -73,6 +86,8 @@ SMOKE = replace(
     batch_size=8,
     samples=3,
     sampled_runs=6,
+    sampled_times=24,
+    workers=1,
 )
 PAPER = Budget(
     seeds=1,
@@ -93,6 +108,7 @@ PAPER = Budget(
     optimizer="adam",
     samples=32,
     sampled_runs=64,
+    sampled_times=640,
     horizon_bar=1.1,
 )
 TIMED = replace(

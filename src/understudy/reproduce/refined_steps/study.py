@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from understudy.core.executor import executor
 from understudy.core.field_metrics import spectrum
+from understudy.core.linalg import one_thread
 from understudy.core.loop import Event
 from understudy.models.operators.captured import captured
 from understudy.models.operators.network import build
@@ -114,6 +117,8 @@ class Study:
                 num_refinement_steps=refinements,
                 min_noise_variance=variance,
                 schedule=schedule,
+                antithetic=spent.antithetic,
+                first_guess=spent.first_guess,
                 parameter_scaling="none",
             )
         plan = Training(
@@ -161,9 +166,15 @@ class Study:
         predicted, true = self.one_step(model, data or self.test)
         return float((predicted - true).square().mean())
 
-    def rollouts(self, model: LearnedStepper, runs: int, samples: int = 1) -> tuple[Tensor, Tensor]:
-        """Rollouts ``(runs, samples, T, 1, points)`` and the truth ``(runs, T, 1, points)``."""
+    def rollouts(
+        self, model: LearnedStepper, runs: int, samples: int = 1, times: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Rollouts ``(runs, samples, T, 1, points)`` and the truth ``(runs, T, 1, points)``.
+
+        They end after so many outputs of the solver, if not with the test.
+        """
         fields, told = first(self.test, runs)
+        fields = fields if times is None else fields[:, : times // STRIDE]
         paths = model.rollout(fields[:, 0], fields.shape[1] - 1, told, samples)
         return paths[:, :, 1:], fields[:, 1:]
 
@@ -216,6 +227,7 @@ class Pair:
     plain: LearnedStepper
     refiner: LearnedStepper
     variance: float
+    milliseconds: dict[str, float]
 
     @classmethod
     def train(cls, study: Study, seed: int) -> Pair:
@@ -226,13 +238,26 @@ class Pair:
         refiner = study.fit(
             "refiner", seed, steps_of(plain), variance=variance, seconds=study.left - 40.0
         )
-        return cls(seed, plain, refiner, variance)
+        return cls(seed, plain, refiner, variance, study.milliseconds)
 
 
 def matched_variance(plain: LearnedStepper) -> float:
     """Smallest noise variance that suits a trained one-step model's error, at least the paper's."""
     assert plain.outcome is not None and plain.outcome.score is not None
     return min(max(float(plain.outcome.score) / 4.0, PAPER_VARIANCE), 0.1)
+
+
+def made(tasks: Sequence[Callable[[], Any]], workers: int) -> Iterator[Any]:
+    """Results of tasks in their order, made when asked for unless there are several workers."""
+    if workers == 1:
+        return (task() for task in tasks)
+    with executor("local", workers) as pool:
+        return iter(list(pool.map(_do, tasks)))
+
+
+def _do(task: Callable[[], Any]) -> Any:
+    with one_thread():
+        return task()
 
 
 def steps_of(model: LearnedStepper) -> int:
