@@ -132,13 +132,13 @@ class SOAP:
         state["left"], state["right"] = gradient @ gradient.mT, gradient.mT @ gradient
         for side in ("left", "right"):
             vectors = torch.linalg.eigh(state[side].double()).eigenvectors.flip(-1)
-            state[f"{side}_vectors"] = vectors.to(gradient.dtype)
+            state[f"{side}_vectors"] = vectors.to(gradient.dtype).contiguous()
 
     def _turn(self, state: dict[str, Tensor]) -> None:
         """One step of orthogonal iteration; the momentum follows the basis."""
         left, right = state["left_vectors"], state["right_vectors"]
-        new_left = torch.linalg.qr(state["left"] @ left).Q
-        new_right = torch.linalg.qr(state["right"] @ right).Q
+        new_left = torch.linalg.qr(state["left"] @ left).Q.contiguous()
+        new_right = torch.linalg.qr(state["right"] @ right).Q.contiguous()
         state["first"] = (new_left.mT @ left) @ state["first"] @ (right.mT @ new_right)
         state["left_vectors"], state["right_vectors"] = new_left, new_right
 

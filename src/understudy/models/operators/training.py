@@ -46,9 +46,10 @@ class Training:
         Where the network and the data are put.
     checkpoint : Path, optional
         File from which a run that was cut off goes on.
-    optimizer : {"adam", "soap"}
+    optimizer : {"adam", "soap", "soap-kernels"}
         SOAP (:class:`~understudy.nn.soap.SOAP`) needs fewer steps where losses are ill-conditioned,
-        as those of residuals of equations are.
+        as those of residuals of equations are. It sees weights as stacks of matrices, or, with
+        ``"soap-kernels"``, a kernel of a convolution as one matrix.
     """
 
     steps: int = 2000
@@ -65,7 +66,7 @@ class Training:
     device: str = "cpu"
     checkpoint: Path | None = None
     interrupt: Literal["raise", "return"] = "return"
-    optimizer: Literal["adam", "soap"] = "adam"
+    optimizer: Literal["adam", "soap", "soap-kernels"] = "adam"
 
     def run(
         self,
@@ -77,8 +78,8 @@ class Training:
         """Train a network on its device; `loss` takes the step, `validate` gives a score."""
         trained = [p for p in network.parameters() if p.requires_grad]
         optimizer: Any
-        if self.optimizer == "soap":
-            groups = groups_of(network)
+        if self.optimizer != "adam":
+            groups = groups_of(network) if self.optimizer == "soap-kernels" else trained
             optimizer = SOAP(groups, self.learning_rate, weight_decay=self.weight_decay)
         else:
             optimizer = torch.optim.Adam(

@@ -34,7 +34,7 @@ class Budget:
     short_steps: int
     batch_size: int
     learning_rate: float
-    optimizer: Literal["adam", "soap"]
+    optimizer: Literal["adam", "soap-kernels"]
     samples: int
     sampled_runs: int
     sampled_times: int
@@ -61,7 +61,7 @@ CPU = Budget(
     short_steps=400,
     batch_size=32,
     learning_rate=3e-3,
-    optimizer="soap",
+    optimizer="soap-kernels",
     samples=16,
     sampled_runs=32,
     sampled_times=320,
