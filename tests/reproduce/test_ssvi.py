@@ -9,6 +9,9 @@ from understudy.nn.sparse_bayesian import sparse_layers
 from understudy.nn.sparse_subspace import removal_scores
 from understudy.reproduce import Scale
 from understudy.reproduce import ssvi as reproduction
+from understudy.reproduce.sparse_digits.foreign import entropy
+from understudy.reproduce.sparse_digits.rivals import pruned_to, resnet18
+from understudy.reproduce.sparse_digits.setting import Digits, Scores, Study
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +21,7 @@ def claims():
 
 @pytest.fixture(scope="module")
 def study():
-    return reproduction._Study(reproduction._SIZES[Scale.SMOKE], range(1))
+    return Study(reproduction._SIZES[Scale.SMOKE], range(1))
 
 
 def test_the_system_is_implemented():
@@ -38,7 +41,7 @@ def test_the_same_seed_measures_the_same(claims):
 
 
 def test_splits_hold_every_digit_once():
-    digits = reproduction._Digits.split(range(2), 400)
+    digits = Digits.split(range(2), 400)
     assert digits.x.shape == (2, 300, 64) and digits.test_x.shape == (2, 100, 64)
     whole = torch.cat([digits.x, digits.test_x], dim=1)
     first, second = (np.unique(rows.numpy(), axis=0) for rows in whole)
@@ -47,7 +50,7 @@ def test_splits_hold_every_digit_once():
 
 
 def test_pruning_keeps_the_best_weights_of_the_dense_network(study):
-    pruned = reproduction._pruned(study, study.dense, 0.05)
+    pruned = pruned_to(study, study.dense, 0.05)
     for name, layer in sparse_layers(pruned).items():
         source = sparse_layers(study.dense)[name]
         scores = removal_scores("snr_abs", source.mu, source.sigma)
@@ -57,7 +60,7 @@ def test_pruning_keeps_the_best_weights_of_the_dense_network(study):
 
 
 def test_resnet_18_has_its_eleven_million_weights():
-    layers = reproduction._resnet18(0.05)
+    layers = resnet18(0.05)
     assert len(layers) == 21
     assert sum(layer.weights for layer in layers) == 11_164_352
     assert sum(layer.weights * layer.positions for layer in layers) == pytest.approx(
@@ -67,12 +70,12 @@ def test_resnet_18_has_its_eleven_million_weights():
 
 def test_scores_are_those_of_a_confident_classifier_that_is_right_three_times_in_four():
     probabilities = torch.tensor([[0.9, 0.1]] * 4).unsqueeze(0)
-    scores = reproduction._Scores.of(probabilities, torch.tensor([[0, 0, 0, 1]]))
+    scores = Scores.of(probabilities, torch.tensor([[0, 0, 0, 1]]))
     assert scores.accuracy[0] == 0.75
     assert scores.nll[0] == pytest.approx(-(3 * math.log(0.9) + math.log(0.1)) / 4)
     assert scores.ece[0] == pytest.approx(0.15, abs=1e-6)
 
 
 def test_entropy_tells_sure_from_unsure():
-    entropy = reproduction._entropy(torch.tensor([[1.0, 0.0], [0.5, 0.5]]))
-    np.testing.assert_allclose(entropy, [0.0, math.log(2.0)], atol=1e-6)
+    found = entropy(torch.tensor([[1.0, 0.0], [0.5, 0.5]]))
+    np.testing.assert_allclose(found, [0.0, math.log(2.0)], atol=1e-6)

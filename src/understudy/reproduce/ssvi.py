@@ -4,7 +4,7 @@ The paper trains ResNet-18 on CIFAR; here a perceptron 64-256-256-10 (84,480 wei
 normalised over units, as the paper's networks are normalised over batches) and a small
 convolutional network learn scikit-learn's 1,797 digits. Every method has the same epochs, batches,
 learning rates, prior and start, those of the official code except that the support moves every 20
-steps (400 steps are too few for one move in 100). What SSVI is compared with:
+steps (600 steps are too few for one move in 100). What SSVI is compared with:
 
 - dense variational inference, the same network at density 1;
 - a static random support;
@@ -19,37 +19,33 @@ Networks of all seeds, each with a split of its own, train as one stack.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import train_test_split
-from torch import Tensor, nn
+from torch import nn
 
 from understudy.core.linalg import one_thread
-from understudy.core.metrics import classification_calibration_error
 from understudy.models.tabular.sparse_bayesian import Perceptron
 from understudy.nn.sparse_bayesian import (
     MeanField,
     bayesianize,
-    draw_weights,
-    outputs_of_draws,
     sparse_layers,
-    support_size,
 )
-from understudy.nn.sparse_compact import FlopsReport, LayerFlops, flops_report, to_compact
-from understudy.nn.sparse_subspace import removal_scores
-from understudy.nn.sparse_training import SparseSubspaceInference
+from understudy.nn.sparse_compact import FlopsReport, flops_report, to_compact
 from understudy.reproduce.claims import Claim, Scale
+from understudy.reproduce.sparse_digits.foreign import auroc
+from understudy.reproduce.sparse_digits.rivals import fine_tuned, pruned_to, resnet18
+from understudy.reproduce.sparse_digits.setting import (
+    DENSITIES,
+    SIZES,
+    Digits,
+    Size,
+    Study,
+    listed,
+)
 
-SIZES = (64, 256, 256, 10)
-DENSITIES = (0.1, 0.05, 0.02)
 CRITERIA = ("magnitude", "mean_abs", "snr", "mean_exp", "snr_exp", "random")
 """What `snr_abs`, the paper's choice, is compared with."""
 
@@ -58,24 +54,10 @@ KL_SCALES = (1.0, 10.0)
 """Raised from the official 6e-4 and 0.01."""
 
 
-@dataclass(frozen=True)
-class _Size:
-    """What a scale spends."""
-
-    seeds: int
-    epochs: int
-    delta: int
-    samples: int
-    digits: int
-    convolution_seeds: int
-    convolution_epochs: int
-    channels: int
-
-
 _SIZES = {
-    Scale.SMOKE: _Size(1, 8, 3, 4, 300, 1, 1, 4),
-    Scale.CPU: _Size(5, 60, 20, 32, 1797, 2, 15, 16),
-    Scale.PAPER: _Size(5, 200, 20, 100, 1797, 5, 100, 64),
+    Scale.SMOKE: Size(1, 8, 3, 4, 300, 1, 1, 4),
+    Scale.CPU: Size(5, 60, 20, 32, 1797, 2, 15, 16),
+    Scale.PAPER: Size(5, 200, 20, 100, 1797, 5, 100, 64),
 }
 
 
@@ -91,7 +73,7 @@ def run(scale: Scale, seed: int) -> list[Claim]:
         Of the first repetition; the others follow it.
     """
     with one_thread():
-        study = _Study(_SIZES[scale], range(seed, seed + _SIZES[scale].seeds))
+        study = Study(_SIZES[scale], range(seed, seed + _SIZES[scale].seeds))
         return [
             *_sizes_and_accuracy(study),
             _convolution(study),
@@ -103,133 +85,18 @@ def run(scale: Scale, seed: int) -> list[Claim]:
         ]
 
 
-# -- data and training ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Digits:
-    """Standardised pixels (B, n, 64) and labels (B, n) of B splits into training and test rows."""
-
-    x: Tensor
-    y: Tensor
-    test_x: Tensor
-    test_y: Tensor
-
-    @classmethod
-    def split(cls, seeds: range, rows: int) -> _Digits:
-        X, y = load_digits(return_X_y=True)
-        X = (X[:rows] - X.mean()) / X.std()
-        parts = [
-            train_test_split(X, y[:rows], test_size=0.25, stratify=y[:rows], random_state=seed)
-            for seed in seeds
-        ]
-        x, test_x, labels, test_labels = (np.stack(part) for part in zip(*parts, strict=True))
-        return cls(
-            torch.from_numpy(x).float(),
-            torch.from_numpy(labels),
-            torch.from_numpy(test_x).float(),
-            torch.from_numpy(test_labels),
-        )
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """Accuracy, negative log likelihood and calibration error of each seed, (B,)."""
-
-    accuracy: np.ndarray
-    nll: np.ndarray
-    ece: np.ndarray
-
-    @classmethod
-    def of(cls, probabilities: Tensor, labels: Tensor) -> _Scores:
-        right = (probabilities.argmax(-1) == labels).double().mean(-1)
-        likelihood = probabilities.gather(-1, labels.unsqueeze(-1)).clamp_min(1e-12).log()
-        errors = [
-            classification_calibration_error(p.numpy(), t.numpy())
-            for p, t in zip(probabilities, labels, strict=True)
-        ]
-        return cls(right.numpy(), -likelihood.mean((-2, -1)).double().numpy(), np.array(errors))
-
-
-class _Study:
-    """Trains networks when they are first asked for."""
-
-    def __init__(self, size: _Size, seeds: range) -> None:
-        self.size, self.seeds = size, seeds
-        self.digits = _Digits.split(seeds, size.digits)
-        self.training = SparseSubspaceInference(epochs=size.epochs, delta=size.delta, seed=seeds[0])
-        self._found: dict[tuple[object, ...], _Scores] = {}
-
-    def network(self, density: float, init: MeanField | None = None) -> nn.Module:
-        return bayesianize(
-            Perceptron(SIZES, normalised=True),
-            density,
-            sparse_first=True,
-            init=init,
-            networks=len(self.seeds),
-            seed=self.seeds[0],
-        )
-
-    def trained(self, density: float, init: MeanField | None = None, **settings: Any) -> nn.Module:
-        """Train a stack; a dense support has nowhere to move."""
-        model = self.network(density, init)
-        replace(self.training, **settings).fit(model, self.digits.x, self.digits.y)
-        return model
-
-    def scores(self, density: float, init: MeanField | None = None, **settings: Any) -> _Scores:
-        """Scores of the averaged predictions of networks drawn from a trained stack."""
-        key = (density, init, *sorted(settings.items()))
-        if key not in self._found:
-            self._found[key] = self.score(self.trained(density, init, **settings))
-        return self._found[key]
-
-    def probabilities(self, model: nn.Module, x: Tensor) -> Tensor:
-        """Mean softmax (B, n, c) of drawn networks at x (B, n, 64)."""
-        with torch.no_grad():
-            draws = draw_weights(model, self.size.samples, seed=self.seeds[0])
-            return outputs_of_draws(model, draws, x).softmax(-1).mean(0)
-
-    def score(self, model: nn.Module) -> _Scores:
-        return _Scores.of(self.probabilities(model, self.digits.test_x), self.digits.test_y)
-
-    @cached_property
-    def dense(self) -> nn.Module:
-        return self.trained(1.0)
-
-    @cached_property
-    def dense_scores(self) -> _Scores:
-        return self.score(self.dense)
-
-    @cached_property
-    def sparse(self) -> dict[float, nn.Module]:
-        return {density: self.trained(density) for density in DENSITIES}
-
-    @cached_property
-    def sparse_scores(self) -> dict[float, _Scores]:
-        return {density: self.score(model) for density, model in self.sparse.items()}
-
-    def by_seed(self, values: np.ndarray) -> dict[int, float]:
-        return dict(zip(self.seeds, map(float, values), strict=True))
-
-
-def _listed(values: Mapping[Any, Any], form: str = ".3f") -> str:
-    """Means by name or number, as text."""
-    names = {key: f"{key:g}" if isinstance(key, float) else key for key in values}
-    return ", ".join(f"{names[key]}: {np.mean(v):{form}}" for key, v in values.items())
-
-
 # -- claims ---------------------------------------------------------------------------------------
 
 
-def _sizes_and_accuracy(study: _Study) -> list[Claim]:
+def _sizes_and_accuracy(study: Study) -> list[Claim]:
     dense, sparse = study.dense_scores, study.sparse_scores
     everything = {1.0: dense, **sparse}
-    accuracy = _listed({d: s.accuracy for d, s in everything.items()})
+    accuracy = listed({d: s.accuracy for d, s in everything.items()})
     bytes_of = {d: _file_bytes(d, True) for d in (1.0, 0.1, 0.05)}
     with_dense_first = {d: bytes_of[1.0] / _file_bytes(d, False) for d in (0.1, 0.05)}
     note = (
-        f"bytes by density {_listed(bytes_of, '.0f')}; with a dense first layer, which holds 19 % "
-        f"of the weights, ratios {_listed(with_dense_first, '.1f')}"
+        f"bytes by density {listed(bytes_of, '.0f')}; with a dense first layer, which holds 19 % "
+        f"of the weights, ratios {listed(with_dense_first, '.1f')}"
     )
     claims = []
     for density, drop, ratio in ((0.1, 0.015, 8.0), (0.05, 0.03, 14.0)):
@@ -258,7 +125,7 @@ def _sizes_and_accuracy(study: _Study) -> list[Claim]:
         )
     for name, what in (("nll", "negative log likelihood"), ("ece", "expected calibration error")):
         rise = np.max([getattr(sparse[d], name) - getattr(dense, name) for d in (0.1, 0.05)], 0)
-        table = _listed({d: getattr(scores, name) for d, scores in everything.items()})
+        table = listed({d: getattr(scores, name) for d, scores in everything.items()})
         claims.append(
             Claim.over_seeds(
                 study.by_seed(rise),
@@ -280,7 +147,7 @@ def _file_bytes(density: float, sparse_first: bool) -> int:
         return to_compact(model).save(Path(folder) / "network.us").stat().st_size
 
 
-def _convolution(study: _Study) -> Claim:
+def _convolution(study: Study) -> Claim:
     """Train a convolutional network of two layers, with batch normalisation as in the paper."""
     size, drops, table = study.size, {}, dict[float, list[float]]()
     c = size.channels
@@ -296,7 +163,7 @@ def _convolution(study: _Study) -> Claim:
     )
     training = replace(study.training, epochs=size.convolution_epochs, batch_size=64)
     for seed in study.seeds[: size.convolution_seeds]:
-        digits = _Digits.split(range(seed, seed + 1), size.digits)
+        digits = Digits.split(range(seed, seed + 1), size.digits)
         x, test = (t[0].reshape(-1, 1, 8, 8) for t in (digits.x, digits.test_x))
         for density in (1.0, 0.1):
             model = bayesianize(base, density, seed=seed)
@@ -312,15 +179,15 @@ def _convolution(study: _Study) -> Claim:
         metric="accuracy of dense variational inference less that of SSVI, first layer dense",
         bar=0.015,
         direction="at most",
-        reason=f"accuracy by density {_listed(table)}, {c} and {2 * c} channels",
+        reason=f"accuracy by density {listed(table)}, {c} and {2 * c} channels",
     )
 
 
-def _baselines(study: _Study) -> list[Claim]:
+def _baselines(study: Study) -> list[Claim]:
     sparse = {d: s.accuracy for d, s in study.sparse_scores.items()}
     static = {d: study.scores(d, alpha=0.0).accuracy for d in DENSITIES}
-    pruned = {d: study.score(_pruned(study, study.dense, d)).accuracy for d in DENSITIES}
-    tuned = _fine_tuned(study)
+    pruned = {d: study.score(pruned_to(study, study.dense, d)).accuracy for d in DENSITIES}
+    tuned = fine_tuned(study)
     settings = {
         "a static random support": static,
         "pruning after training": pruned,
@@ -334,7 +201,7 @@ def _baselines(study: _Study) -> list[Claim]:
             metric="lead in accuracy, mean over densities 0.1, 0.05, 0.02",
             bar=0.0,
             direction="at least",
-            reason=f"SSVI by density {_listed(sparse)}; the other {_listed(other)}",
+            reason=f"SSVI by density {listed(sparse)}; the other {listed(other)}",
         )
         for name, other in settings.items()
     ]
@@ -347,48 +214,17 @@ def _baselines(study: _Study) -> list[Claim]:
             metric="lead at densities 0.02 and 0.05 less that at 0.1",
             bar=0.0,
             direction="at least",
-            reason=f"lead by density {_listed(lead)}",
+            reason=f"lead by density {listed(lead)}",
         )
     )
     return claims
 
 
-@torch.no_grad()
-def _pruned(study: _Study, dense: nn.Module, density: float) -> nn.Module:
-    """Keep the weights of the highest score in every layer of a dense network."""
-    model = study.network(density)
-    for target, source in zip(
-        sparse_layers(model).values(), sparse_layers(dense).values(), strict=True
-    ):
-        scores = source.flat(removal_scores("snr_abs", source.mu, source.sigma))
-        best = scores.topk(target.active, dim=1).indices
-        mask = torch.zeros_like(scores, dtype=torch.bool).scatter(1, best, True)
-        target.set_support(mask.reshape(target.mask.shape))
-        for name in ("mu", "rho"):
-            getattr(target, name).copy_(getattr(source, name) * target.mask)
-        if target.bias is not None and source.bias is not None:
-            target.bias.copy_(source.bias)
-    return model.eval()
-
-
-def _fine_tuned(study: _Study) -> dict[float, np.ndarray]:
-    """Accuracy by density of pruning three quarters through the epochs."""
-    later = max(study.size.epochs // 4, 1)
-    dense = study.trained(1.0, epochs=max(study.size.epochs - later, 1))
-    found = {}
-    for density in DENSITIES:
-        model = _pruned(study, dense, density)
-        training = replace(study.training, epochs=later, alpha=0.0)
-        training.fit(model, study.digits.x, study.digits.y)
-        found[density] = study.score(model).accuracy
-    return found
-
-
-def _arithmetic(study: _Study) -> list[Claim]:
+def _arithmetic(study: Study) -> list[Claim]:
     example = torch.zeros(1, SIZES[0])
     model = bayesianize(Perceptron(SIZES), 0.05, sparse_first=True)
     first, delta = bayesianize(Perceptron(SIZES), 0.05), study.size.delta
-    resnet = FlopsReport(_resnet18(0.05), 100)
+    resnet = FlopsReport(resnet18(0.05), 100)
     return [
         Claim(
             statement="Training takes up to 20 times fewer operations",
@@ -412,25 +248,7 @@ def _arithmetic(study: _Study) -> list[Claim]:
     ]
 
 
-def _resnet18(density: float) -> tuple[LayerFlops, ...]:
-    """Layers of ResNet-18 with the stem for 32 x 32 images; the stem stays dense."""
-    shapes, inputs = [(3, 64, 9, 32 * 32)], 64
-    for width, side in ((64, 32), (128, 16), (256, 8), (512, 4)):
-        if width != inputs:
-            shapes.append((inputs, width, 1, side * side))
-        shapes.append((inputs, width, 9, side * side))
-        shapes += [(width, width, 9, side * side)] * 3
-        inputs = width
-    shapes.append((512, 10, 1, 1))
-    layers = []
-    for number, (i, o, kernel, positions) in enumerate(shapes):
-        weights = i * o * kernel
-        active = weights if number == 0 else support_size(weights, density)
-        layers.append(LayerFlops(str(number), weights, active, positions))
-    return tuple(layers)
-
-
-def _robustness(study: _Study) -> list[Claim]:
+def _robustness(study: Study) -> list[Claim]:
     dense: dict[float, np.ndarray] = {6e-4: study.dense_scores.accuracy}
     sparse: dict[float, np.ndarray] = {6e-4: study.sparse_scores[0.1].accuracy}
     for sd in DEVIATIONS:
@@ -449,7 +267,7 @@ def _robustness(study: _Study) -> list[Claim]:
 
 
 def _lead(
-    study: _Study,
+    study: Study,
     name: str,
     raised: tuple[float, ...],
     dense: dict[float, np.ndarray],
@@ -466,14 +284,14 @@ def _lead(
         ),
         bar=0.0,
         direction="at least",
-        reason=f"dense by {name} {_listed(dense)}; SSVI {_listed(sparse)}",
+        reason=f"dense by {name} {listed(dense)}; SSVI {listed(sparse)}",
     )
 
 
-def _criteria(study: _Study) -> list[Claim]:
+def _criteria(study: Study) -> list[Claim]:
     found = {name: study.scores(0.05, removal=name).accuracy for name in CRITERIA}
     found = {"snr_abs": study.sparse_scores[0.05].accuracy, **found}
-    table = f"by criterion {_listed(found)}"
+    table = f"by criterion {listed(found)}"
     return [
         Claim.over_seeds(
             study.by_seed(found["snr_abs"] - found[other]),
@@ -496,12 +314,12 @@ def _criteria(study: _Study) -> list[Claim]:
     ]
 
 
-def _out_of_distribution(study: _Study) -> Claim:
+def _out_of_distribution(study: Study) -> Claim:
     rigl = study.trained(0.05, noise=False, kl_scale=0.0, removal="magnitude")
     for layer in sparse_layers(rigl).values():  # no deviation was trained, so none is drawn
         layer.rho.data.fill_(-torch.inf)
     detected = {
-        name: _auroc(study, model)
+        name: auroc(study, model)
         for name, model in (("SSVI", study.sparse[0.05]), ("RigL", rigl), ("dense", study.dense))
     }
     accuracy = {"SSVI": study.sparse_scores[0.05].accuracy, "RigL": study.score(rigl).accuracy}
@@ -521,32 +339,5 @@ def _out_of_distribution(study: _Study) -> Claim:
         ),
         bar=0.0,
         direction="at least",
-        reason=f"AUROC {_listed(each)}; accuracy {_listed(accuracy)}",
+        reason=f"AUROC {listed(each)}; accuracy {listed(accuracy)}",
     )
-
-
-def _auroc(study: _Study, model: nn.Module) -> dict[str, np.ndarray]:
-    """How well the entropy tells test digits from others, by kind of others, (B,) each."""
-    x = study.digits.test_x
-    generator = torch.Generator().manual_seed(study.seeds[0])
-    others = {
-        "inverted": x.amin() + x.amax() - x,
-        "permuted": x[..., torch.randperm(SIZES[0], generator=generator)],
-        "noise": torch.randn(x.shape, generator=generator),
-    }
-    inside = _entropy(study.probabilities(model, x))
-    found = {}
-    for kind, foreign in others.items():
-        outside = _entropy(study.probabilities(model, foreign))
-        truth = np.repeat([0, 1], x.shape[1])
-        found[kind] = np.array(
-            [
-                roc_auc_score(truth, np.concatenate([a, b]))
-                for a, b in zip(inside.numpy(), outside.numpy(), strict=True)
-            ]
-        )
-    return found
-
-
-def _entropy(probabilities: Tensor) -> Tensor:
-    return torch.special.entr(probabilities.double()).sum(-1)

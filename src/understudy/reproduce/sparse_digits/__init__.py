@@ -1,0 +1,1 @@
+"""Sparse Bayesian networks of digits: setting, what SSVI is compared with, foreign inputs."""
