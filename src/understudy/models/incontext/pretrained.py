@@ -1,8 +1,10 @@
-"""The networks that come with the package, and the command that makes them.
+r"""The networks that come with the package, and the command that makes them.
 
     python -m understudy.models.incontext.pretrained regression --device cuda --minutes 10
     python -m understudy.models.incontext.pretrained classification --device cuda --minutes 10
     python -m understudy.models.incontext.pretrained curves --device cuda --minutes 10
+    python -m understudy.models.incontext.pretrained regression --onward --minutes 125 --seed 1 \
+        --batch 32 --questions 48 --optimizer soap --learning-rate 3e-4 --precision bf16-mixed
 
 Each writes ``weights/<name>.safetensors`` beside this file, with its training log inside; Ctrl-C
 keeps a checkpoint, and the same command goes on from it. With ``--onward`` a finished network is
