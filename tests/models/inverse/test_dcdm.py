@@ -332,7 +332,7 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
         DeepConjugateDirection(same).save(tmp_path / "d.us")
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "soap"])
+@pytest.mark.parametrize("optimizer", ["adam", "soap-kernels"])
 def test_the_same_seed_trains_the_same_and_a_checkpoint_goes_on(
     optimizer: str, tmp_path: Path
 ) -> None:
